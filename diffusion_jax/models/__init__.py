@@ -1,0 +1,18 @@
+"""Networks in Flax: the only place that imports it."""
+
+from diffusion_jax.models.adapters import from_linen, from_nnx, with_time
+from diffusion_jax.models.conditioning import ClassLabels
+from diffusion_jax.models.layers import Fourier, Sinusoidal
+from diffusion_jax.models.unet import UNet, adm_64, ddpm_cifar10
+
+__all__ = [
+    "ClassLabels",
+    "Fourier",
+    "Sinusoidal",
+    "UNet",
+    "adm_64",
+    "ddpm_cifar10",
+    "from_linen",
+    "from_nnx",
+    "with_time",
+]

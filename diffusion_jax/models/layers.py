@@ -1,0 +1,289 @@
+"""Layers that the networks share. Images are NHWC; parameters and statistics are float32.
+
+Each computes in the dtype of its input, which the network sets once. Projections that end
+a residual branch start at zero, so that a new network is the identity plus nothing.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+zeros = nn.initializers.zeros
+# Variance 1/fan, uniform: DDPM's initialisation.
+default_init = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform")
+
+
+def dense(features: int, dtype, name: str, *, zero: bool = False) -> nn.Dense:
+    init = zeros if zero else default_init
+    return nn.Dense(features, dtype=dtype, kernel_init=init, name=name)
+
+
+def conv3x3(features: int, dtype, name: str, *, stride: int = 1, zero: bool = False) -> nn.Conv:
+    """A 3x3 convolution with one pixel of zeros around; a strided one pads below and right."""
+    padding = ((1, 1), (1, 1)) if stride == 1 else ((0, 1), (0, 1))
+    init = zeros if zero else default_init
+    return nn.Conv(
+        features, (3, 3), (stride, stride), padding, dtype=dtype, kernel_init=init, name=name
+    )
+
+
+@dataclass(frozen=True)
+class Sinusoidal:
+    """[sin(w_i t), cos(w_i t)] with w_i = period^(-i / (features/2 - shift)).
+
+    Source: Vaswani et al. 2017 (arXiv:1706.03762); shift is 1 in DDPM and 0 in ADM.
+    """
+
+    features: int
+    period: float = 10_000.0
+    shift: int = 1
+
+    def __call__(self, t: Float[Array, " b"]) -> Float[Array, "b features"]:
+        half = self.features // 2
+        exponent = jnp.arange(half, dtype=jnp.float32) / (half - self.shift)
+        angle = t.astype(jnp.float32)[:, None] * (self.period**-exponent)[None, :]
+        return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1)
+
+
+@dataclass(frozen=True)
+class Fourier:
+    """[sin(2 pi w_i t), cos(2 pi w_i t)] with fixed random w_i ~ N(0, scale^2).
+
+    Source: Song et al. 2021 (arXiv:2011.13456), appendix C; Tancik et al. 2020.
+    """
+
+    features: int
+    scale: float = 16.0
+    seed: int = 0
+
+    def __call__(self, t: Float[Array, " b"]) -> Float[Array, "b features"]:
+        key = jax.random.key(self.seed)
+        w = self.scale * jax.random.normal(key, (self.features // 2,), jnp.float32)
+        angle = 2 * jnp.pi * t.astype(jnp.float32)[:, None] * w[None, :]
+        return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1)
+
+
+class GroupNorm(nn.Module):
+    """Group normalisation, optionally modulated: (1 + scale) norm(x) + shift.
+
+    Statistics are two plain sums in float32, folded into one multiply-add per pixel.
+
+    Source: Wu & He 2018 (arXiv:1803.08494).
+    """
+
+    groups: int = 32
+    epsilon: float = 1e-5
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "b *hw c"],
+        modulation: tuple[Float[Array, "b c"], Float[Array, "b c"]] | None = None,
+    ) -> Float[Array, "b *hw c"]:
+        b, c = x.shape[0], x.shape[-1]
+        groups = groups_for(c, self.groups)
+        gain = self.param("scale", nn.initializers.ones, (c,), jnp.float32)[None, :]
+        bias = self.param("bias", zeros, (c,), jnp.float32)[None, :]
+        if modulation is not None:
+            scale, shift = (m.astype(jnp.float32) for m in modulation)
+            gain, bias = gain * (1 + scale), bias * (1 + scale) + shift
+
+        def mean(per_channel):
+            """[b c], the mean over pixels and over each group's channels."""
+            grouped = per_channel.reshape(b, groups, c // groups).mean(-1, keepdims=True)
+            return jnp.broadcast_to(grouped, (b, groups, c // groups)).reshape(b, c)
+
+        pixels = x.reshape(b, -1, c).astype(jnp.float32)
+        count = pixels.shape[1]
+        center = mean(pixels.sum(1) / count)
+        variance = mean(jnp.square(pixels - center[:, None, :]).sum(1) / count)
+        gain = gain * jax.lax.rsqrt(variance + self.epsilon)
+        y = pixels * gain[:, None, :] + (bias - center * gain)[:, None, :]
+        return y.astype(x.dtype).reshape(x.shape)
+
+
+def groups_for(channels: int, groups: int) -> int:
+    """The most groups, at most `groups`, that divide the channels."""
+    return next(g for g in range(min(groups, channels), 0, -1) if channels % g == 0)
+
+
+class Dropout(nn.Module):
+    """Each example drops its own units, from its own key: independent of how they're sharded."""
+
+    rate: float
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        if self.rate == 0 or not self.has_rng("dropout"):
+            return x
+        key = self.make_rng("dropout")
+        keep = jax.vmap(
+            lambda i: jax.random.bernoulli(jax.random.fold_in(key, i), 1 - self.rate, x.shape[1:])
+        )(jnp.arange(x.shape[0]))
+        return jnp.where(keep, x / (1 - self.rate), 0.0).astype(x.dtype)
+
+
+def average_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b h/2 w/2 c"]:
+    """The mean of each 2x2 block."""
+    b, h, w, c = x.shape
+    return x.reshape(b, h // 2, 2, w // 2, 2, c).mean((2, 4))
+
+
+def nearest(x: Float[Array, "b h w c"]) -> Float[Array, "b 2*h 2*w c"]:
+    """Each pixel repeated in a 2x2 block."""
+    b, h, w, c = x.shape
+    wide = jnp.broadcast_to(x[:, :, None, :, None, :], (b, h, 2, w, 2, c))
+    return wide.reshape(b, 2 * h, 2 * w, c)
+
+
+def keep_size(x: Array) -> Array:
+    return x
+
+
+class StridedDown(nn.Module):
+    """Half the size by a 3x3 convolution of stride 2 (DDPM)."""
+
+    channels: int
+
+    @nn.compact
+    def __call__(self, x: Array, embedding: Array) -> Array:
+        return conv3x3(self.channels, x.dtype, "conv", stride=2)(x)
+
+
+class PooledDown(nn.Module):
+    """Half the size by averaging, then a 3x3 convolution."""
+
+    channels: int
+
+    @nn.compact
+    def __call__(self, x: Array, embedding: Array) -> Array:
+        return conv3x3(self.channels, x.dtype, "conv")(average_pool(x))
+
+
+class ResizeUp(nn.Module):
+    """Twice the size by nearest neighbour, then a 3x3 convolution, never a transposed one.
+
+    Computed as four 2x2 convolutions of the small picture, one for each corner of the 2x2
+    blocks they make: taps that meet the same pixel are summed first. 16 instead of 36
+    multiplications for each pixel and pair of channels; the parameters are the 3x3 ones.
+    """
+
+    channels: int
+
+    @nn.compact
+    def __call__(self, x: Array, embedding: Array) -> Array:
+        b, h, w, c = x.shape
+        kernel = self.param("kernel", default_init, (3, 3, c, self.channels), jnp.float32)
+        bias = self.param("bias", zeros, (self.channels,), jnp.float32)
+        kernel, bias = kernel.astype(x.dtype), bias.astype(x.dtype)
+
+        def corner(row: int, column: int) -> Array:
+            return jax.lax.conv_general_dilated(
+                x,
+                merge_taps(merge_taps(kernel, row, axis=0), column, axis=1),
+                window_strides=(1, 1),
+                padding=((1 - row, row), (1 - column, column)),
+                dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            )
+
+        corners = jnp.stack(
+            [jnp.stack([corner(row, column) for column in (0, 1)], axis=3) for row in (0, 1)],
+            axis=2,
+        )
+        y = corners.reshape(b, 2 * h, 2 * w, self.channels)
+        return y + bias[None, None, None, :]
+
+
+def merge_taps(kernel: Array, side: int, axis: int) -> Array:
+    """Three taps on doubled pixels as two on the small ones: (k0, k1 + k2) or (k0 + k1, k2)."""
+    first, middle, last = jnp.split(kernel, 3, axis)
+    pair = (first, middle + last) if side == 0 else (first + middle, last)
+    return jnp.concatenate(pair, axis)
+
+
+class ResidualBlock(nn.Module):
+    """norm, SiLU, conv; the embedding joins; norm, SiLU, dropout, conv; plus the input.
+
+    Attributes:
+        channels: of the output.
+        modulate: the embedding scales and shifts the second norm (adaptive group norm, ADM)
+            instead of being added before it (DDPM).
+        dropout: rate before the second convolution.
+        resize: applied on both branches: `average_pool`, `nearest` or `keep_size`.
+        epsilon: of the norms.
+
+    Sources: Ho et al. 2020, appendix B; Dhariwal & Nichol 2021 (arXiv:2105.05233), section 3.
+    """
+
+    channels: int
+    modulate: bool = False
+    dropout: float = 0.0
+    resize: Callable[[Array], Array] = keep_size
+    epsilon: float = 1e-5
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b h w c"], embedding: Float[Array, "b e"]
+    ) -> Float[Array, "b h2 w2 c2"]:
+        dtype = x.dtype
+        h = nn.silu(GroupNorm(epsilon=self.epsilon, name="norm1")(x))
+        h = conv3x3(self.channels, dtype, "conv1")(self.resize(h))
+
+        features = self.channels * (2 if self.modulate else 1)
+        e = dense(features, dtype, "embed")(nn.silu(embedding))
+        norm2 = GroupNorm(epsilon=self.epsilon, name="norm2")
+        if self.modulate:
+            scale, shift = jnp.split(e, 2, axis=-1)
+            h = norm2(h, (scale, shift))
+        else:
+            h = norm2(h + e[:, None, None, :])
+        h = Dropout(self.dropout)(nn.silu(h))
+        h = conv3x3(self.channels, dtype, "conv2", zero=True)(h)
+
+        x = self.resize(x)
+        if x.shape[-1] != self.channels:
+            x = dense(self.channels, dtype, "skip")(x)
+        return x + h
+
+
+class Attention(nn.Module):
+    """Pixels attend to each other, or to tokens when these are given; residual.
+
+    softmax(q k^T / sqrt(d)) v in heads of d channels, projected from zero.
+
+    Attributes:
+        head_channels: d; None is one head.
+        epsilon: of the norm.
+
+    Source: Vaswani et al. 2017; Rombach et al. 2022 (arXiv:2112.10752), section 3.3.
+    """
+
+    head_channels: int | None = None
+    epsilon: float = 1e-5
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "b h w c"],
+        tokens: Float[Array, "b n d"] | None = None,
+        mask: Bool[Array, "b n"] | None = None,
+    ) -> Float[Array, "b h w c"]:
+        b, height, width, c = x.shape
+        d = self.head_channels or c
+        if c % d:
+            raise ValueError(f"{c} channels can't be cut into heads of {d} (head_channels).")
+
+        def heads(v):
+            return v.reshape(b, -1, c // d, d)
+
+        pixels = GroupNorm(epsilon=self.epsilon, name="norm")(x).reshape(b, height * width, c)
+        source = pixels if tokens is None else tokens.astype(x.dtype)
+        q = heads(dense(c, x.dtype, "query")(pixels))
+        k, v = (heads(dense(c, x.dtype, name)(source)) for name in ("key", "value"))
+        keep = None if mask is None else mask[:, None, None, :]
+        y = jax.nn.dot_product_attention(q, k, v, mask=keep).reshape(b, height, width, c)
+        return x + dense(c, x.dtype, "out", zero=True)(y)

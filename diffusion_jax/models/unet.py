@@ -1,0 +1,180 @@
+"""The U-Net of DDPM and ADM, conditioned every way that `Condition` names.
+
+Down: at each level `blocks` residual blocks, attention where the picture's height is in
+`attention`, then half the size. Middle: block, attention, block. Up: one block more a level,
+each fed with what the way down left at its height, then twice the size.
+
+Sources: Ho et al. 2020 (arXiv:2006.11239), appendix B; Dhariwal & Nichol 2021
+(arXiv:2105.05233), section 3 and table 11.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from diffusion_jax.models.layers import (
+    Attention,
+    GroupNorm,
+    ResidualBlock,
+    ResizeUp,
+    Sinusoidal,
+    StridedDown,
+    average_pool,
+    conv3x3,
+    dense,
+    nearest,
+)
+from diffusion_jax.types import Condition
+
+
+class UNet(nn.Module):
+    """(x [b h w c], t [b], condition) -> y [b h w out_channels], float32.
+
+    Attributes:
+        out_channels: of the answer: the picture's, twice that with learned variance.
+        channels: of the first level.
+        multipliers: the channels of each level, in units of `channels`.
+        blocks: residual blocks a level.
+        attention: heights of the picture at which pixels attend to each other and to tokens.
+        head_channels: channels of an attention head; None is one head.
+        modulate: adaptive group norm instead of adding the embedding.
+        dropout: rate in the residual blocks.
+        down, up: make the layers between levels: (channels, name=...) -> module(x, embedding).
+        time_features: t [b] -> features [b f], `Sinusoidal` or `Fourier`.
+        epsilon: of the norms.
+        dtype: of the computation; parameters, norms' statistics and y are float32.
+
+    `condition.vector` is projected and added to the time embedding, `condition.image` is
+    concatenated to x's channels, `condition.tokens` (with `mask`) are read by cross-attention
+    after each self-attention.
+
+    Raises:
+        ValueError: height or width isn't divisible by 2^(levels - 1), or `condition.image`
+            has another size than x.
+    """
+
+    out_channels: int
+    channels: int = 128
+    multipliers: tuple[int, ...] = (1, 2, 2, 2)
+    blocks: int = 2
+    attention: tuple[int, ...] = (16,)
+    head_channels: int | None = None
+    modulate: bool = False
+    dropout: float = 0.0
+    down: Callable[..., nn.Module] = StridedDown
+    up: Callable[..., nn.Module] = ResizeUp
+    time_features: Callable[[Array], Array] = Sinusoidal(128)
+    epsilon: float = 1e-5
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "b h w c"],
+        t: Float[Array, " b"],
+        condition: Condition = Condition(),
+    ) -> Float[Array, "b h w out"]:
+        _check(x, condition, len(self.multipliers))
+        embedding = self._embed(t, condition)
+        x = x.astype(self.dtype)
+        if condition.image is not None:
+            x = jnp.concatenate([x, condition.image.astype(self.dtype)], axis=-1)
+
+        def block(h, channels, name):
+            return ResidualBlock(
+                channels, self.modulate, self.dropout, epsilon=self.epsilon, name=name
+            )(h, embedding)
+
+        def attend(h, name):
+            attention = partial(Attention, self.head_channels, self.epsilon)
+            h = attention(name=f"{name}_self")(h)
+            if condition.tokens is None:
+                return h
+            return attention(name=f"{name}_cross")(h, condition.tokens, condition.mask)
+
+        h = conv3x3(self.channels, self.dtype, "conv_in")(x)
+        skips = [h]
+        levels = [m * self.channels for m in self.multipliers]
+        for i, channels in enumerate(levels):
+            for j in range(self.blocks):
+                h = block(h, channels, f"down{i}_block{j}")
+                if h.shape[1] in self.attention:
+                    h = attend(h, f"down{i}_attention{j}")
+                skips.append(h)
+            if i + 1 < len(levels):
+                h = self.down(channels, name=f"down{i}_resize")(h, embedding)
+                skips.append(h)
+
+        h = block(h, levels[-1], "middle_block0")
+        h = attend(h, "middle_attention")
+        h = block(h, levels[-1], "middle_block1")
+
+        for i, channels in reversed(list(enumerate(levels))):
+            for j in range(self.blocks + 1):
+                h = jnp.concatenate([h, skips.pop()], axis=-1)
+                h = block(h, channels, f"up{i}_block{j}")
+                if h.shape[1] in self.attention:
+                    h = attend(h, f"up{i}_attention{j}")
+            if i > 0:
+                h = self.up(channels, name=f"up{i}_resize")(h, embedding)
+
+        h = nn.silu(GroupNorm(epsilon=self.epsilon, name="norm_out")(h))
+        h = conv3x3(self.out_channels, self.dtype, "conv_out", zero=True)(h)
+        return h.astype(jnp.float32)
+
+    def _embed(self, t: Float[Array, " b"], condition: Condition) -> Float[Array, "b e"]:
+        """Time features through two dense layers, plus the condition's vector."""
+        width = 4 * self.channels
+        embedding = dense(width, self.dtype, "time1")(self.time_features(t))
+        embedding = dense(width, self.dtype, "time2")(nn.silu(embedding))
+        if condition.vector is None:
+            return embedding
+        return embedding + dense(width, self.dtype, "vector")(condition.vector)
+
+
+def _check(x: Array, condition: Condition, levels: int) -> None:
+    divisor = 2 ** (levels - 1)
+    if x.shape[1] % divisor or x.shape[2] % divisor:
+        raise ValueError(
+            f"pictures of {x.shape[1]}x{x.shape[2]} can't be halved {levels - 1} times; "
+            f"height and width must be multiples of {divisor}, or take fewer multipliers."
+        )
+    if condition.image is not None and condition.image.shape[:3] != x.shape[:3]:
+        raise ValueError(
+            f"condition.image has shape {condition.image.shape} and x {x.shape}; "
+            "batch, height and width must be equal."
+        )
+
+
+def ddpm_cifar10(dtype: Any = jnp.float32) -> UNet:
+    """DDPM's network for 32x32 pictures, 35.7 M parameters; t in table steps 0..999.
+
+    Source: Ho et al. 2020, appendix B.
+    """
+    return UNet(3, 128, (1, 2, 2, 2), 2, (16,), dropout=0.1, epsilon=1e-6, dtype=dtype)
+
+
+def adm_64(classes: int = 1000, dtype: Any = jnp.float32) -> UNet:
+    """ADM's network for 64x64 pictures, 296 M parameters with 1,000 classes as one-hot
+    `condition.vector`; learned variance doubles the answer's channels; t in table steps.
+
+    Source: Dhariwal & Nichol 2021, table 11 (ImageNet 64) and section 3.
+    """
+    return UNet(
+        out_channels=6,
+        channels=192,
+        multipliers=(1, 2, 3, 4),
+        blocks=3,
+        attention=(32, 16, 8),
+        head_channels=64,
+        modulate=True,
+        dropout=0.1,
+        down=partial(ResidualBlock, modulate=True, dropout=0.1, resize=average_pool),
+        up=partial(ResidualBlock, modulate=True, dropout=0.1, resize=nearest),
+        time_features=Sinusoidal(192, shift=0),
+        dtype=dtype,
+    )

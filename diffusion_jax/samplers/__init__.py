@@ -1,0 +1,7 @@
+"""Samplers: each moves x from t to s; `sample` is the loop."""
+
+from diffusion_jax.samplers.ancestral import Ancestral, fixed_large, fixed_small
+from diffusion_jax.samplers.ddim import DDIM
+from diffusion_jax.samplers.loop import draw_prior, sample
+
+__all__ = ["DDIM", "Ancestral", "draw_prior", "fixed_large", "fixed_small", "sample"]

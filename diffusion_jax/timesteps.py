@@ -1,0 +1,150 @@
+"""Times: where training draws t, and which grids samplers walk.
+
+A training rule is a value called as `times(key, index, count) -> t [b]`: one key for the
+step, and for each example its number in the global batch of `count`. So a draw doesn't
+depend on how the batch is cut into devices or micro-batches.
+
+A grid is a plain array of n + 1 times. The step i goes from grid[i] to grid[i + 1].
+Descending grids sample, ascending ones invert.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from diffusion_jax.types import GaussianProcess, Index, Key, Time
+
+Times = Callable[[Key, Index, int], Time]
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """t ~ U[low, high), independent for each example."""
+
+    low: float = 0.0
+    high: float = 1.0
+
+    def __call__(self, key: Key, index: Index, count: int) -> Time:
+        u = jax.vmap(lambda i: jax.random.uniform(jax.random.fold_in(key, i)))(index)
+        return self.low + (self.high - self.low) * u
+
+
+@dataclass(frozen=True)
+class Stratified:
+    """t_i = (u + i / count) mod 1 with one u for the batch: each t uniform, together even.
+
+    Source: Kingma et al. 2021 (arXiv:2107.00630), appendix I.1.
+    """
+
+    low: float = 0.0
+    high: float = 1.0
+
+    def __call__(self, key: Key, index: Index, count: int) -> Time:
+        u = (jax.random.uniform(key) + index / count) % 1.0
+        return self.low + (self.high - self.low) * u
+
+
+@dataclass(frozen=True)
+class Discrete:
+    """Another rule's times moved up to the table's: t = (k + 1)/steps, k = 0..steps - 1."""
+
+    steps: int = 1000
+    times: Times = Uniform()
+
+    def __call__(self, key: Key, index: Index, count: int) -> Time:
+        k = jnp.floor(self.times(key, index, count) * self.steps)
+        return jnp.clip(k + 1.0, 1.0, self.steps) / self.steps
+
+
+def _check(name: str, n: int, steps: int | None = None) -> None:
+    if n < 1:
+        raise ValueError(f"{name}: n is {n}; a grid needs at least 1 step.")
+    if steps is not None and n > steps:
+        raise ValueError(f"{name}: n is {n}, more than the table's {steps} steps.")
+
+
+def trailing(n: int, steps: int | None = None) -> Float[Array, " n+1"]:
+    """1, 1 - 1/n, ..., 0: starts from pure noise (recommended).
+
+    Args:
+        n: number of steps.
+        steps: length T of a discrete table to round to; None leaves t continuous.
+
+    Source: Lin et al. 2023 (arXiv:2305.08891), table 2.
+
+    >>> trailing(4)
+    Array([1.  , 0.75, 0.5 , 0.25, 0.  ], dtype=float32)
+    """
+    _check("trailing", n, steps)
+    grid = np.arange(n, -1, -1) / n
+    return jnp.asarray(grid if steps is None else np.round(grid * steps) / steps, jnp.float32)
+
+
+def leading(n: int, steps: int = 1000, offset: int = 0) -> Float[Array, " n+1"]:
+    """Every (steps // n)-th entry of the table from its first, then 0 (DDIM's habit).
+
+    Args:
+        n: number of steps.
+        steps: length T of the table.
+        offset: added to each index; 1 for Stable Diffusion.
+
+    >>> leading(4)
+    Array([0.751, 0.501, 0.251, 0.001, 0.   ], dtype=float32)
+    """
+    _check("leading", n, steps)
+    k = np.arange(n - 1, -1, -1) * (steps // n) + offset
+    return jnp.asarray(np.append(np.minimum(k + 1, steps) / steps, 0.0), jnp.float32)
+
+
+def linspace(n: int, steps: int = 1000) -> Float[Array, " n+1"]:
+    """n entries of the table evenly from its last to its first, then 0.
+
+    Args:
+        n: number of steps.
+        steps: length T of the table.
+
+    Source: Nichol & Dhariwal 2021 (arXiv:2102.09672), section 4.
+    """
+    _check("linspace", n, steps)
+    k = np.round(np.linspace(0, steps - 1, n))[::-1]
+    return jnp.asarray(np.append((k + 1) / steps, 0.0), jnp.float32)
+
+
+def karras(
+    n: int,
+    process: GaussianProcess,
+    *,
+    sigma_min: float = 0.002,
+    sigma_max: float = 80.0,
+    rho: float = 7.0,
+) -> Float[Array, " n+1"]:
+    """Times at which sigma/alpha walks evenly in its rho-th root, then 0.
+
+    (sigma/alpha)_i = (sigma_max^(1/rho) + i/(n - 1) (sigma_min^(1/rho) - sigma_max^(1/rho)))^rho
+
+    Args:
+        n: number of steps.
+        process: turns each noise level into its time.
+        sigma_min: lowest sigma/alpha, reached before 0.
+        sigma_max: highest sigma/alpha, or the process's own at t = 1 where that is lower.
+        rho: 7 puts many steps at low noise; 1 is even.
+
+    Raises:
+        ValueError: not 0 < sigma_min < sigma_max.
+
+    Source: Karras et al. 2022 (arXiv:2206.00364), equation (5).
+    """
+    _check("karras", n)
+    if not 0 < sigma_min < sigma_max:
+        raise ValueError(
+            f"karras: sigma_min is {sigma_min} and sigma_max is {sigma_max}; "
+            "noise levels need 0 < sigma_min < sigma_max."
+        )
+    reached = jnp.exp(-0.5 * process.log_snr(jnp.ones(())))
+    highest = jnp.minimum(sigma_max, reached) ** (1 / rho)
+    levels = jnp.linspace(highest, sigma_min ** (1 / rho), n) ** rho
+    return jnp.append(process.time_at(-2.0 * jnp.log(levels)), 0.0)

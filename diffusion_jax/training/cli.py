@@ -1,0 +1,124 @@
+"""The command lines of train.py and sample.py: parse, call, print; one sentence for an error."""
+
+import dataclasses
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from diffusion_jax.training.loop import Options, Stopped, train
+from diffusion_jax.training.recipes import (
+    Record,
+    RunMismatch,
+    build,
+    differences,
+    find_recipe,
+    load_recipe,
+    parse,
+)
+
+DEFAULT_RECIPE = "digits"
+
+
+def run_command(command: Callable[[], None]) -> None:
+    """Calls a command; bad input ends it with one line and status 1, a signal with 128 + its number.
+
+    DIFFUSION_JAX_TRACEBACK=1 shows where an error came from.
+    """
+    try:
+        command()
+    except Stopped as stopped:
+        print(f"{stopped}; a checkpoint is written, the same command goes on from there.")
+        sys.exit(128 + stopped.signal)
+    except KeyboardInterrupt:
+        print("interrupted.", file=sys.stderr)
+        sys.exit(130)
+    except (ValueError, OSError, ArithmeticError, RuntimeError, ModuleNotFoundError) as error:
+        if os.environ.get("DIFFUSION_JAX_TRACEBACK"):
+            raise
+        print(f"error: {_sentence(error)}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror if " " in error.strerror and not error.filename else str(error)
+    return str(error) or type(error).__name__
+
+
+def train_command(argv: Sequence[str]) -> None:
+    """train.py [RECIPE] [--flags]."""
+    name, flags = (argv[0], argv[1:]) if argv and not argv[0].startswith("-") else (None, argv)
+    path = find_recipe(name or DEFAULT_RECIPE)
+    recipe = load_recipe(path)
+    arguments, options = parse(recipe, Options, flags, prog=f"train.py {path}")
+    experiment = recipe(**arguments)
+    record = Record.of(path, arguments)
+    run_dir = options.run_dir or Path("runs") / path.stem
+
+    make_folder(run_dir)
+    if (run_dir / "recipe.json").exists():
+        check_continues(run_dir, record, recipe)
+    else:
+        record.save(run_dir)
+    train(experiment, options, run_dir)
+    if (run_dir / "recipe.json").exists():
+        record.save(run_dir)  # more steps, newer versions
+    print(f"{run_dir} is trained to step {experiment.steps}; python sample.py {run_dir}")
+
+
+def check_continues(run_dir: Path, record: Record, recipe) -> None:
+    """Refuses to resume a run with arguments that would have made it another one.
+
+    More steps are a continuation where no step before would have had another learning rate.
+
+    Raises:
+        RunMismatch: names what differs.
+    """
+    old = Record.load(run_dir)
+    changed = differences(old, record)
+    if not changed:
+        return
+    steps = changed.pop("steps", None)
+    if changed:
+        name, (before, now) = next(iter(changed.items()))
+        flag = name if name == "recipe" else f"--{name.replace('_', '-')}"
+        more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
+        raise RunMismatch(
+            f"{run_dir} was made with {flag} {before}, not {now}{more}; use those arguments to "
+            "resume it, or another --run-dir."
+        )
+    before, now = steps
+    rates = [
+        build(recipe, {**old.arguments, "steps": n}, old.recipe).learning_rate for n in steps
+    ]
+    if now < before:
+        raise RunMismatch(
+            f"{run_dir} was made with --steps {before}, and {now} is fewer; use at least "
+            f"{before}, or another --run-dir."
+        )
+    differ = [k for k in range(0, before, max(1, before // 1000)) if rates[0](k) != rates[1](k)]
+    if differ:
+        raise RunMismatch(
+            f"{run_dir} was made with --steps {before}; with {now} its learning rate would have "
+            f"been another one from step {differ[0]} on, so use another --run-dir."
+        )
+
+
+def make_folder(path: Path) -> None:
+    """Makes a folder that can be written, before any work is done.
+
+    Raises:
+        OSError: it can't.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise OSError(error.errno, f"can't write to {path}: {error.strerror}") from None
+
+
+def option_names(options: type) -> list[str]:
+    return [f.name for f in dataclasses.fields(options)]

@@ -1,0 +1,118 @@
+"""An Experiment: the real objects that a recipe puts together, and what is derived from them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from diffusion_jax.data import Augment, Source
+from diffusion_jax.denoisers import clip, denoiser_from
+from diffusion_jax.guidance import classifier_free_fused
+from diffusion_jax.losses import constant, denoising_loss
+from diffusion_jax.losses.denoising import Weighting
+from diffusion_jax.models.conditioning import ClassLabels
+from diffusion_jax.timesteps import Stratified, Times, trailing
+from diffusion_jax.types import (
+    Denoiser,
+    GaussianProcess,
+    Key,
+    Loss,
+    Model,
+    Parameterization,
+    Params,
+    Scalar,
+)
+
+Grid = Callable[[int], jax.Array]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What to train, on what, how, and how to sample from it.
+
+    Attributes:
+        source: (split, data_dir) -> Source; splits "train" and "test".
+        image_shape: (h, w, c) of the pictures.
+        model: the network.
+        process: the forward process.
+        parameterization: what the network predicts.
+        labels: how labels become conditions, and how often training drops them.
+        learning_rate: step -> rate. `optimizer` is made from it, and continuing a run with
+            more steps is refused where it would have been another one before.
+        optimizer: learning rate -> transformation, with gradient clipping.
+        batch_size: examples a step, over all devices.
+        steps: to train.
+        seed: of the parameters, the order of the data and every draw.
+        times, weighting: of the loss.
+        augment: of the training pictures.
+        ema_decay: of the averaged parameters, which sampling uses.
+        accumulate: micro-batches a step.
+        grid: n -> the n + 1 times that sampling walks.
+        guidance: sampling's default gamma; 1 is none.
+        class_names: shown beside labels; empty is the numbers.
+    """
+
+    source: Callable[[str, Path | None], Source]
+    image_shape: tuple[int, int, int]
+    model: Model
+    process: GaussianProcess
+    parameterization: Parameterization
+    labels: ClassLabels
+    learning_rate: optax.Schedule
+    optimizer: Callable[[optax.ScalarOrSchedule], optax.GradientTransformation]
+    batch_size: int
+    steps: int
+    seed: int = 0
+    times: Times = Stratified()
+    weighting: Weighting = constant
+    augment: Augment | None = None
+    ema_decay: float = 0.999
+    accumulate: int = 1
+    grid: Grid = trailing
+    guidance: float = 1.0
+    class_names: tuple[str, ...] = field(default=())
+
+    def init_params(self, key: Key) -> Params:
+        """Random parameters."""
+        x = jnp.zeros((1, *self.image_shape))
+        return self.model.init(key, x, jnp.zeros((1,)), self.labels.null(1))
+
+    def loss(self) -> Loss:
+        """The denoising loss on these parts."""
+        return denoising_loss(
+            self.model.apply,
+            self.process,
+            self.parameterization,
+            times=self.times,
+            weighting=self.weighting,
+            condition=self.labels,
+        )
+
+    def denoiser(self, params: Params, label: jax.Array, guidance: Scalar | None) -> Denoiser:
+        """The clipped denoiser of these parameters and labels.
+
+        Args:
+            params: raw or averaged.
+            label: [b] int, -1 for no label.
+            guidance: gamma, maybe traced; None calls the network once, with the label.
+        """
+        condition = self.labels.condition(label)
+
+        def network(x, t, condition=condition):
+            return self.model.apply(params, x, t, condition)
+
+        if guidance is not None:
+            null = self.labels.null(label.shape[0])
+            network = classifier_free_fused(network, condition, null, guidance)
+        denoiser = denoiser_from(network, self.process, self.parameterization)
+        return clip(denoiser, self.process)
+
+
+def adam(
+    learning_rate: optax.ScalarOrSchedule, clip_norm: float = 1.0
+) -> optax.GradientTransformation:
+    """Adam on gradients whose norm over all parameters is clipped."""
+    return optax.chain(optax.clip_by_global_norm(clip_norm), optax.adam(learning_rate))

@@ -1,0 +1,174 @@
+"""The command line of sample.py: a run folder in, a PNG grid (and arrays) out."""
+
+import dataclasses
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import jax
+import numpy as np
+import tyro
+from tqdm import tqdm
+
+from diffusion_jax import samplers, timesteps
+from diffusion_jax.data import grid, save_png, to_uint8
+from diffusion_jax.data.files import write_atomically
+from diffusion_jax.training import checkpoints
+from diffusion_jax.training.experiment import Experiment
+from diffusion_jax.training.recipes import Record, build, find_recipe, load_recipe
+from diffusion_jax.training.sampling import check_labels, cycle_labels, sample_batches
+from diffusion_jax.training.sharding import check_divides, data_mesh, replicated
+from diffusion_jax.types import Params, Sampler
+
+GRIDS = {
+    "trailing": timesteps.trailing,
+    "leading": timesteps.leading,
+    "linspace": timesteps.linspace,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class SampleOptions:
+    """Draw pictures from a trained run.
+
+    Example: python sample.py runs/digits --num 64 --guidance 2 --label 7 --out sevens.png
+    """
+
+    run_dir: tyro.conf.Positional[Path]
+    """the folder that train.py wrote"""
+    num: int = 64
+    """how many pictures"""
+    seed: int = 0
+    """picture i depends on the seed, i and its label alone"""
+    steps: int = 50
+    """steps of the sampler"""
+    sampler: Literal["ddim", "ancestral"] = "ddim"
+    """how to walk from noise to data"""
+    eta: float = 0.0
+    """noise that ddim adds again: 0 none, 1 as much as ancestral"""
+    grid: Literal["recipe", "trailing", "leading", "linspace", "karras"] = "recipe"
+    """which times to walk; the recipe's own by default"""
+    guidance: float | None = None
+    """classifier-free guidance, gamma: 0 ignores the label, 1 is none (default: the recipe's)"""
+    label: tuple[int, ...] = ()
+    """labels to draw in turn; -1 is none (default: every class in turn)"""
+    weights: Literal["ema", "raw"] = "ema"
+    """averaged or raw parameters"""
+    step: int | None = None
+    """the checkpoint's step (default: the newest)"""
+    out: Path = Path("samples.png")
+    """where the PNG grid goes"""
+    npz: Path | None = None
+    """where arrays go: pictures [n h w c] float32 in [-1, 1], labels, seed"""
+    batch_size: int = 16
+    """pictures at a time, over all devices"""
+    devices: int | None = None
+    """devices to use (default: all)"""
+    recipe: Path | None = None
+    """a recipe that isn't in configs/; its code is executed"""
+
+
+def sample_command(argv: Sequence[str]) -> None:
+    """sample.py RUN [--flags]."""
+    options = tyro.cli(SampleOptions, args=list(argv), prog="sample.py")
+    experiment = load_experiment(options.run_dir, options.recipe)
+    if options.num < 1:
+        raise ValueError(f"--num is {options.num}; ask for at least 1 picture.")
+    if options.eta < 0 or (options.eta and options.sampler != "ddim"):
+        raise ValueError(f"--eta is {options.eta}; it belongs to --sampler ddim, and is at least 0.")
+    labels = cycle_labels(experiment, options.num, options.label)
+    guidance = experiment.guidance if options.guidance is None else options.guidance
+    check_labels(experiment, labels, guidance)
+    mesh = data_mesh(options.devices)
+    check_divides(options.batch_size, mesh, what="--batch-size")
+    for path in filter(None, (options.out, options.npz)):
+        check_writable(path)
+
+    params = load_params(experiment, options.run_dir, options.weights, options.step, mesh)
+    pictures = draw(
+        dataclasses.replace(experiment, grid=choose_grid(experiment, options.grid)),
+        params,
+        samplers.DDIM(options.eta) if options.sampler == "ddim" else samplers.Ancestral(),
+        labels,
+        steps=options.steps,
+        guidance=guidance,
+        seed=options.seed,
+        batch_size=options.batch_size,
+        mesh=mesh,
+    )
+    scale = max(1, 64 // experiment.image_shape[0])
+    save_png(options.out, grid(to_uint8(pictures), scale=scale))
+    print(f"wrote {options.num} pictures to {options.out}")
+    if options.npz:
+        arrays = io.BytesIO()
+        np.savez(arrays, pictures=pictures, labels=labels, seed=options.seed)
+        write_atomically(options.npz, arrays.getvalue())
+        print(f"wrote arrays to {options.npz}")
+
+
+def load_experiment(run_dir: Path, recipe: Path | None = None) -> Experiment:
+    """The Experiment of a run folder, by the recipe in configs/ or the one that is named."""
+    record = Record.load(run_dir)
+    if recipe is None:
+        return record.rebuild()
+    return build(load_recipe(find_recipe(str(recipe))), record.arguments, str(recipe))
+
+
+def load_params(
+    experiment: Experiment, run_dir: Path, weights: str, step: int | None, mesh
+) -> Params:
+    """The averaged ("ema") or raw parameters of a run.
+
+    Raises:
+        FileNotFoundError: the run has no checkpoint yet.
+        CheckpointMismatch: its checkpoint is of another architecture.
+    """
+    like = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated(mesh)),
+        jax.eval_shape(experiment.init_params, jax.random.key(0)),
+    )
+    prefix = "ema" if weights == "ema" else "params"
+    folder = run_dir / "checkpoints"
+    restored = checkpoints.restore_part(
+        folder, like, prefix, step=step, warn=lambda text: print(f"warning: {text}")
+    )
+    if restored is None:
+        raise FileNotFoundError(f"{folder} has no checkpoint yet; train first.")
+    return restored.state
+
+
+def draw(
+    experiment: Experiment, params: Params, sampler: Sampler, labels: np.ndarray, **how
+) -> np.ndarray:
+    """All pictures [n h w c] in [-1, 1], with a progress bar; arguments of `sample_batches`."""
+    done = []
+    with tqdm(total=len(labels), unit="picture", disable=None, dynamic_ncols=True) as bar:
+        for pictures in sample_batches(experiment, params, sampler, labels, **how):
+            done.append(pictures)
+            bar.update(len(pictures))
+    return np.concatenate(done)
+
+
+def choose_grid(experiment: Experiment, name: str):
+    """The rule n -> times of this name."""
+    if name == "recipe":
+        return experiment.grid
+    if name == "karras":
+        return lambda n: timesteps.karras(n, experiment.process)
+    return GRIDS[name]
+
+
+def check_writable(path: Path) -> None:
+    """Raises OSError, before any work, where a file can't be written."""
+    try:
+        write_atomically(path.with_name(f".{path.name}.probe"), b"")
+        path.with_name(f".{path.name}.probe").unlink()
+    except OSError as error:
+        raise OSError(error.errno, f"can't write {path}: {_reason(error)}") from None
+    if path.is_dir():
+        raise IsADirectoryError(f"can't write {path}: it is a folder.")
+
+
+def _reason(error: OSError) -> str:
+    return (error.strerror or str(error)).rsplit(": ", 1)[-1]
