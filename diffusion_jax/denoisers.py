@@ -72,9 +72,7 @@ def denoiser_from(
     return denoiser
 
 
-def clip(
-    denoiser: Denoiser, process: Process, low: Scalar = -1.0, high: Scalar = 1.0
-) -> Denoiser:
+def clip(denoiser: Denoiser, process: Process, low: Scalar = -1.0, high: Scalar = 1.0) -> Denoiser:
     """x0 clipped to the pixels' range, with the noise that goes with the clipped x0."""
 
     def clipped(x: Array, t: Time) -> Prediction:

@@ -37,9 +37,7 @@ def classifier_free(conditional: Denoiser, unconditional: Denoiser, scale: Scala
 
     def guided(x: Array, t: Time) -> Prediction:
         c, u = conditional(x, t), unconditional(x, t)
-        return c._replace(
-            x0=_combine(c.x0, u.x0, scale), noise=_combine(c.noise, u.noise, scale)
-        )
+        return c._replace(x0=_combine(c.x0, u.x0, scale), noise=_combine(c.noise, u.noise, scale))
 
     return guided
 
@@ -73,7 +71,8 @@ def classifier_free_fused(
             lambda c, n: jnp.concatenate([c, jnp.broadcast_to(n, c.shape)]), condition, null
         )
         y = network(jnp.concatenate([x, x]), jnp.concatenate([t, t]), both)
-        return _combine(*jnp.split(y, 2), scale)
+        conditional, unconditional = jnp.split(y, 2)
+        return _combine(conditional, unconditional, scale)
 
     return guided
 

@@ -70,8 +70,8 @@ class Gaussian:
         Raises:
             ValueError: the schedule leaves more signal at t = 1 than `max_terminal_snr`.
         """
-        end = jnp.ones(())
-        with jax.ensure_compile_time_eval():
+        with jax.ensure_compile_time_eval():  # inside jit, `end` too would be traced
+            end = jnp.ones(())
             snr = (self.schedule.alpha(end) / self.schedule.sigma(end)) ** 2
         # A learned schedule inside jit has no value yet.
         if not isinstance(snr, jax.core.Tracer) and snr > self.max_terminal_snr:
@@ -125,9 +125,7 @@ class Gaussian:
             return jnp.where(above, middle, low), jnp.where(above, high, middle)
 
         # 64 halvings reach the spacing of the floats near t = 0 too.
-        low, high = jax.lax.fori_loop(
-            0, 64, halve, (jnp.zeros_like(target), jnp.ones_like(target))
-        )
+        low, high = jax.lax.fori_loop(0, 64, halve, (jnp.zeros_like(target), jnp.ones_like(target)))
         return 0.5 * (low + high)
 
 

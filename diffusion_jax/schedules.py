@@ -19,7 +19,7 @@ jit takes it as a static argument. It computes in float32, or in float64 when t 
 
 import functools
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 import numpy as np
@@ -52,6 +52,7 @@ def log_snr(schedule: Schedule, t: Array) -> Array:
     return 2.0 * (jnp.log(schedule.alpha(t)) - jnp.log(schedule.sigma(t)))
 
 
+@runtime_checkable
 class BetaTable(Protocol):
     """Equation (1) for a table beta_0..beta_{T-1}; a subclass says which table.
 
@@ -68,7 +69,7 @@ class BetaTable(Protocol):
     def log_alpha_bar(self, t: Array) -> Array:
         """log abar(t) = sum_{k < tT} log(1 - beta_k), the shape of t."""
         t = _at_least_float32(t)
-        knots, values = _log_alpha_bar_table(self)
+        knots, values = _log_alpha_bar_table(self)  # type: ignore[arg-type]  # frozen
         return jnp.interp(t, jnp.asarray(knots, t.dtype), jnp.asarray(values, t.dtype))
 
     def alpha(self, t: Array) -> Array:
@@ -79,7 +80,7 @@ class BetaTable(Protocol):
 
 
 @functools.lru_cache(maxsize=64)
-def _log_alpha_bar_table(table: BetaTable) -> tuple[np.ndarray, np.ndarray]:
+def _log_alpha_bar_table(table: Any) -> tuple[np.ndarray, np.ndarray]:
     betas = table.betas()
     values = np.concatenate([[0.0], np.cumsum(np.log1p(-betas))])
     return np.arange(len(values)) / len(betas), values

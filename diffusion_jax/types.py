@@ -4,7 +4,7 @@ Time runs from 0 (data) to 1 (prior). Images are NHWC. Nothing here computes.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import jax
 from jaxtyping import Array, Float, Int, PyTree
@@ -14,8 +14,8 @@ Scalar = Any  # a float, or the traced scalar that stands for one
 Time = Float[Array, " b"]  # 0 data, 1 prior
 Index = Int[Array, " b"]  # global example numbers
 Key = jax.Array  # a typed key: jax.random.key(seed)
-Params = PyTree
-Extra = PyTree  # what a loss carries from step to step; () for most
+Params: TypeAlias = PyTree
+Extra: TypeAlias = PyTree  # what a loss carries from step to step; () for most
 Batch = Mapping[str, Any]  # "image" [b h w c] in [-1, 1], "label" [b], ...
 Metrics = Mapping[str, Any]  # name -> scalar
 
@@ -69,6 +69,7 @@ class Model(NamedTuple):
     apply: Apply
 
 
+@runtime_checkable
 class Schedule(Protocol):
     """alpha(t) and sigma(t) of x_t = alpha x_0 + sigma noise; frozen, compared by value."""
 
@@ -76,6 +77,7 @@ class Schedule(Protocol):
     def sigma(self, t: Array) -> Array: ...
 
 
+@runtime_checkable
 class Process(Protocol):
     """How data turns into noise, in coordinates of its own."""
 
@@ -87,6 +89,7 @@ class Process(Protocol):
     def complete(self, x: Array, t: Time, x0: Array) -> Prediction: ...
 
 
+@runtime_checkable
 class GaussianProcess(Process, Protocol):
     """A process with x_t = alpha x_0 + sigma noise, per example or per frequency."""
 
@@ -95,14 +98,14 @@ class GaussianProcess(Process, Protocol):
     def time_at(self, log_snr: Array) -> Array: ...
 
 
+@runtime_checkable
 class Parameterization(Protocol):
     """Names what a network predicts: y = a x0 + b noise."""
 
-    def coefficients(
-        self, process: GaussianProcess, t: Time, x: Array
-    ) -> tuple[Array, Array]: ...
+    def coefficients(self, process: GaussianProcess, t: Time, x: Array) -> tuple[Array, Array]: ...
 
 
+@runtime_checkable
 class Sampler(Protocol):
     """Moves x from t to s. A pytree: floats are leaves; ints, bools, callables static."""
 

@@ -6,7 +6,6 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-
 from jaxtyping import Array
 
 from diffusion_jax.denoisers import precondition

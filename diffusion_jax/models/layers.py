@@ -4,17 +4,29 @@ Each computes in the dtype of its input, which the network sets once. Projection
 a residual branch start at zero, so that a new network is the identity plus nothing.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from diffusion_jax.types import Key
+
 zeros = nn.initializers.zeros
-# Variance 1/fan, uniform: DDPM's initialisation.
-default_init = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform")
+
+
+def default_init(key: Key, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
+    """Uniform with variance 1/fan, fan the mean of inputs and outputs: DDPM's initialisation.
+
+    Drawn flat, which XLA:CPU compiles five times sooner than a draw of rank 4.
+    """
+    taps = math.prod(shape[:-2])
+    limit = math.sqrt(3 / (taps * (shape[-2] + shape[-1]) / 2))
+    return jax.random.uniform(key, (math.prod(shape),), dtype, -limit, limit).reshape(shape)
 
 
 def dense(features: int, dtype, name: str, *, zero: bool = False) -> nn.Dense:

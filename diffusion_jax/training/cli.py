@@ -1,12 +1,11 @@
 """The command lines of train.py and sample.py: parse, call, print; one sentence for an error."""
 
-import dataclasses
 import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from diffusion_jax.training.loop import Options, Stopped, train
+from diffusion_jax.training.loop import Options, train
 from diffusion_jax.training.recipes import (
     Record,
     RunMismatch,
@@ -16,12 +15,13 @@ from diffusion_jax.training.recipes import (
     load_recipe,
     parse,
 )
+from diffusion_jax.training.signals import Stopped
 
 DEFAULT_RECIPE = "digits"
 
 
 def run_command(command: Callable[[], None]) -> None:
-    """Calls a command; bad input ends it with one line and status 1, a signal with 128 + its number.
+    """Calls a command: bad input ends it with one line and status 1, a signal n with 128 + n.
 
     DIFFUSION_JAX_TRACEBACK=1 shows where an error came from.
     """
@@ -29,7 +29,7 @@ def run_command(command: Callable[[], None]) -> None:
         command()
     except Stopped as stopped:
         print(f"{stopped}; a checkpoint is written, the same command goes on from there.")
-        sys.exit(128 + stopped.signal)
+        sys.exit(128 + stopped.number)
     except KeyboardInterrupt:
         print("interrupted.", file=sys.stderr)
         sys.exit(130)
@@ -77,27 +77,28 @@ def check_continues(run_dir: Path, record: Record, recipe) -> None:
     """
     old = Record.load(run_dir)
     changed = differences(old, record)
-    if not changed:
-        return
-    steps = changed.pop("steps", None)
+    before, now = changed.pop("steps", (0, 0))
     if changed:
-        name, (before, now) = next(iter(changed.items()))
+        name, (was, asked) = next(iter(changed.items()))
         flag = name if name == "recipe" else f"--{name.replace('_', '-')}"
         more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
         raise RunMismatch(
-            f"{run_dir} was made with {flag} {before}, not {now}{more}; use those arguments to "
+            f"{run_dir} was made with {flag} {was}, not {asked}{more}; use those arguments to "
             "resume it, or another --run-dir."
         )
-    before, now = steps
-    rates = [
-        build(recipe, {**old.arguments, "steps": n}, old.recipe).learning_rate for n in steps
-    ]
     if now < before:
         raise RunMismatch(
             f"{run_dir} was made with --steps {before}, and {now} is fewer; use at least "
             f"{before}, or another --run-dir."
         )
-    differ = [k for k in range(0, before, max(1, before // 1000)) if rates[0](k) != rates[1](k)]
+    if now == before:
+        return
+    shorter, longer = (
+        build(recipe, {**old.arguments, "steps": n}, old.recipe).learning_rate
+        for n in (before, now)
+    )
+    looked = range(0, before, max(1, before // 1000))
+    differ = [k for k in looked if shorter(k) != longer(k)]
     if differ:
         raise RunMismatch(
             f"{run_dir} was made with --steps {before}; with {now} its learning rate would have "
@@ -118,7 +119,3 @@ def make_folder(path: Path) -> None:
         probe.unlink()
     except OSError as error:
         raise OSError(error.errno, f"can't write to {path}: {error.strerror}") from None
-
-
-def option_names(options: type) -> list[str]:
-    return [f.name for f in dataclasses.fields(options)]

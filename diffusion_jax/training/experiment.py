@@ -1,5 +1,6 @@
 """An Experiment: the real objects that a recipe puts together, and what is derived from them."""
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,7 @@ from diffusion_jax.types import (
     Key,
     Loss,
     Model,
+    Network,
     Parameterization,
     Params,
     Scalar,
@@ -101,12 +103,14 @@ class Experiment:
         """
         condition = self.labels.condition(label)
 
-        def network(x, t, condition=condition):
+        def told(x, t, condition):
             return self.model.apply(params, x, t, condition)
 
-        if guidance is not None:
+        if guidance is None:
+            network: Network = functools.partial(told, condition=condition)
+        else:
             null = self.labels.null(label.shape[0])
-            network = classifier_free_fused(network, condition, null, guidance)
+            network = classifier_free_fused(told, condition, null, guidance)
         denoiser = denoiser_from(network, self.process, self.parameterization)
         return clip(denoiser, self.process)
 

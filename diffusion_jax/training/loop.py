@@ -1,23 +1,28 @@
 """The training loop: batches through the step, with logs, pictures and checkpoints."""
 
 import contextlib
-import math
-import signal
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 
 import jax
-import numpy as np
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
 
-from diffusion_jax.data import batches, grid, put_on_device, save_png, to_uint8
-from diffusion_jax.samplers import DDIM
+from diffusion_jax.data import DeviceBatch, Source, batches, put_on_device, save_png
 from diffusion_jax.training import checkpoints
 from diffusion_jax.training.experiment import Experiment
 from diffusion_jax.training.metrics import NonFiniteLoss, Pending, Writer
-from diffusion_jax.training.sampling import cycle_labels, sample_batches
-from diffusion_jax.training.sharding import batched, check_divides, data_mesh, replicated
+from diffusion_jax.training.sampling import sample_grid
+from diffusion_jax.training.sharding import (
+    abstract_like,
+    batched,
+    check_divides,
+    data_mesh,
+    replicated,
+)
+from diffusion_jax.training.signals import Stopped, noted_signals
 from diffusion_jax.training.step import State, init_state, make_step
 
 
@@ -41,19 +46,6 @@ class Options:
     """devices to use (default: all)"""
 
 
-class Stopped(Exception):
-    """A signal ended the run after a checkpoint.
-
-    Attributes:
-        step: where it stands.
-        signal: which one.
-    """
-
-    def __init__(self, step: int, number: int):
-        super().__init__(f"stopped by {signal.Signals(number).name} at step {step}")
-        self.step, self.signal = step, number
-
-
 def train(experiment: Experiment, options: Options, run_dir: Path, *, show: bool = True) -> State:
     """Trains up to `experiment.steps`, from the newest whole checkpoint in `run_dir` if any.
 
@@ -71,38 +63,26 @@ def train(experiment: Experiment, options: Options, run_dir: Path, *, show: bool
         The state after the last step.
 
     Raises:
-        ValueError: the batch doesn't divide among devices and micro-batches, the data don't
-            have the experiment's shape or labels, or the schedule doesn't end in noise.
+        ValueError: an option is out of range, the batch doesn't divide among devices and
+            micro-batches, the data don't have the experiment's shape or labels, or the
+            schedule doesn't end in noise.
         NonFiniteLoss: nothing is saved after the last checkpoint before it.
         Stopped: SIGINT or SIGTERM came, and a checkpoint was written.
     """
+    check_options(options)
     mesh = data_mesh(options.devices)
     check_divides(experiment.batch_size, mesh, parts=experiment.accumulate)
-    experiment.process.prior(np.zeros(1, np.float32))
+    experiment.process.prior(jnp.zeros(1))
     source = experiment.source("train", options.data_dir)
-    _check_source(experiment, source)
+    check_source(experiment, source)
 
     optimizer = experiment.optimizer(experiment.learning_rate)
-
-    def start(key) -> State:
-        return init_state(experiment.init_params(key), optimizer)
-
-    run_key = jax.random.key(experiment.seed)
     folder = run_dir / "checkpoints"
-    like = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated(mesh)),
-        jax.eval_shape(start, run_key),
-    )
-    restored = checkpoints.restore_latest(folder, like, warn=_warn(show))
-    if restored is None:
-        state = jax.jit(start, out_shardings=replicated(mesh))(run_key)
-    else:
-        state = restored.state
-        if show:
-            print(f"resuming {run_dir} at step {restored.step}", flush=True)
-    done = 0 if restored is None else restored.step
+    state, done = resume(experiment, optimizer, folder, mesh, show=show)
     if done >= experiment.steps:
         return state
+    if done and show:
+        print(f"resuming {run_dir} at step {done}", flush=True)
 
     step = make_step(
         experiment.loss(),
@@ -111,80 +91,88 @@ def train(experiment: Experiment, options: Options, run_dir: Path, *, show: bool
         ema_decay=experiment.ema_decay,
         accumulate=experiment.accumulate,
     )
-    data = put_on_device(
-        batches(
-            source,
-            experiment.batch_size,
-            seed=experiment.seed,
-            start=done if restored is None else restored.metadata["next_batch"],
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
-            augment=experiment.augment,
-        ),
-        batched(mesh),
-    )
-    writer = Writer(run_dir, done, experiment.steps, experiment.batch_size, show=show)
+    run_key = jax.random.key(experiment.seed)
     pending = Pending()
+    with (
+        contextlib.closing(device_batches(experiment, source, done, mesh)) as data,
+        contextlib.closing(
+            Writer(run_dir, done, experiment.steps, experiment.batch_size, show=show)
+        ) as writer,
+        noted_signals() as arrived,
+    ):
 
-    def save(state: State, number: int) -> None:
-        pending.collect(number)  # never save what isn't finite
-        metadata = {"next_batch": number, "seed": experiment.seed}
-        checkpoints.save(folder, number, state, metadata, keep=options.keep)
+        def log(number: int) -> None:
+            try:
+                values = pending.collect(number)
+            except NonFiniteLoss as error:
+                raise NonFiniteLoss(f"{error} {last_good(folder)}") from None
+            if values:
+                writer.write(number, values)
 
-    def draw(state: State, number: int) -> None:
-        picture = sample_grid(experiment, state, mesh)
-        (run_dir / "samples").mkdir(exist_ok=True)
-        save_png(run_dir / "samples" / f"step_{number:07d}.png", picture)
+        for number in range(done + 1, experiment.steps + 1):
+            batch = next(data)
+            state, metrics = step(state, run_key, batch.arrays)
+            pending.add(number, batch.index, metrics)
+            writer.advance()
 
-    try:
-        with contextlib.closing(data), _signals() as arrived:
-            for number in range(done + 1, experiment.steps + 1):
-                batch = next(data)
-                state, metrics = step(state, run_key, batch.arrays)
-                pending.add(number, batch.index, metrics)
-                writer.advance()
-                last = number == experiment.steps
-                # One step late, so that the device always has the next step to do.
-                if (number - 1) % options.log_every == 0 and number - 1 > done:
-                    writer.write(number - 1, pending.collect(number - 1))
-                if last:
-                    writer.write(number, pending.collect(number))
-                if last or arrived() or number % options.checkpoint_every == 0:
-                    save(state, number)
-                if options.sample_every and (last or number % options.sample_every == 0):
-                    draw(state, number)
-                if arrived() and not last:
-                    raise Stopped(number, arrived())
-    except NonFiniteLoss as error:
-        good = checkpoints.steps(folder)
-        kept = f"step {good[-1]} in {folder}" if good else "none yet"
-        raise NonFiniteLoss(f"{error} Nothing was saved since: the last good checkpoint is {kept}.")
-    finally:
-        writer.close()
+            stop = arrived()
+            last = number == experiment.steps
+            if (number - 1) % options.log_every == 0:
+                log(number - 1)  # a step late, so that the devices have the next one to do
+            if last or stop or number % options.checkpoint_every == 0:
+                log(number)  # a state that isn't finite is never saved
+                metadata = {"next_batch": number, "seed": experiment.seed}
+                checkpoints.save(folder, number, state, metadata, keep=options.keep)
+            if stop and not last:
+                raise Stopped(number, stop)
+            if options.sample_every and (last or number % options.sample_every == 0):
+                picture = sample_grid(experiment, state.ema, mesh)
+                save_png(run_dir / "samples" / f"step_{number:07d}.png", picture)
     return state
 
 
-def sample_grid(experiment: Experiment, state: State, mesh, rows: int = 4) -> np.ndarray:
-    """A picture of what the averaged parameters draw: uint8, `rows` of each class."""
-    columns = experiment.labels.classes or 8
-    labels = cycle_labels(experiment, rows * columns)
-    size = math.lcm(8, mesh.shape["data"])
-    pictures = sample_batches(
-        experiment,
-        state.ema,
-        DDIM(),
-        labels,
-        steps=25,
-        guidance=experiment.guidance,
-        seed=experiment.seed,
-        batch_size=size,
-        mesh=mesh,
+def resume(
+    experiment: Experiment,
+    optimizer: optax.GradientTransformation,
+    folder: Path,
+    mesh: Mesh,
+    *,
+    show: bool,
+) -> tuple[State, int]:
+    """The newest whole checkpoint's state and step, or a new state and 0."""
+
+    def start(key) -> State:
+        return init_state(experiment.init_params(key), optimizer)
+
+    key = jax.random.key(experiment.seed)
+    restored = checkpoints.restore_latest(
+        folder,
+        abstract_like(start, key, mesh),
+        warn=lambda text: print(f"warning: {text}", flush=True) if show else None,
     )
-    scale = max(1, 32 // experiment.image_shape[0])
-    return grid(to_uint8(np.concatenate(list(pictures))), columns=columns, scale=scale)
+    if restored is None:
+        return jax.jit(start, out_shardings=replicated(mesh))(key), 0
+    return restored.state, restored.metadata["next_batch"]
 
 
-def _check_source(experiment: Experiment, source) -> None:
+def device_batches(
+    experiment: Experiment, source: Source, start: int, mesh: Mesh
+) -> Generator[DeviceBatch, None, None]:
+    """The experiment's batches from number `start` on, cut along the mesh."""
+    host = batches(
+        source,
+        experiment.batch_size,
+        seed=experiment.seed,
+        start=start,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+        augment=experiment.augment,
+    )
+    return put_on_device(host, batched(mesh))
+
+
+def check_source(experiment: Experiment, source: Source) -> None:
+    """Raises ValueError unless the data are what the network is made for."""
     if tuple(source.image_shape) != tuple(experiment.image_shape):
         raise ValueError(
             f"{source.name} has pictures of {source.image_shape}, and the recipe's network is "
@@ -197,29 +185,19 @@ def _check_source(experiment: Experiment, source) -> None:
         )
 
 
-def _warn(show: bool) -> Callable[[str], None]:
-    return (lambda text: print(f"warning: {text}", flush=True)) if show else (lambda text: None)
+def check_options(options: Options) -> None:
+    """Raises ValueError for an option out of range."""
+    least = {"log_every": 1, "checkpoint_every": 1, "sample_every": 0, "keep": 1}
+    for name, minimum in least.items():
+        value = getattr(options, name)
+        if value < minimum:
+            flag = "--" + name.replace("_", "-")
+            raise ValueError(f"{flag} is {value}; it must be at least {minimum}.")
 
 
-@contextlib.contextmanager
-def _signals() -> Iterator[Callable[[], int]]:
-    """Yields a function: which of SIGINT and SIGTERM arrived, 0 for none.
-
-    The first one is only noted; a second Ctrl-C interrupts at once.
-    """
-    noted = [0]
-
-    def note(number, frame):
-        if noted[0] and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        noted[0] = number
-
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: 0
-        return
-    before = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: noted[0]
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def last_good(folder: Path) -> str:
+    """A sentence about the newest checkpoint."""
+    good = checkpoints.steps(folder)
+    if not good:
+        return "There is no checkpoint yet."
+    return f"The last good checkpoint is of step {good[-1]}, in {folder}."

@@ -22,7 +22,7 @@ class Entry(NamedTuple):
     """One step's metrics, on the devices until they're needed."""
 
     step: int
-    index: np.ndarray  # records in its batch
+    records: np.ndarray  # in its batch
     values: Mapping[str, Any]
 
 
@@ -32,10 +32,10 @@ class Pending:
     def __init__(self) -> None:
         self._entries: deque[Entry] = deque()
 
-    def add(self, step: int, index: np.ndarray, values: Mapping[str, Any]) -> None:
+    def add(self, step: int, records: np.ndarray, values: Mapping[str, Any]) -> None:
         for leaf in values.values():
             leaf.copy_to_host_async()
-        self._entries.append(Entry(step, index, values))
+        self._entries.append(Entry(step, records, values))
 
     def collect(self, through: int) -> dict[str, float]:
         """Fetches the steps up to `through`, and returns their means.
@@ -48,7 +48,7 @@ class Pending:
             entry = self._entries.popleft()
             values = jax.device_get(dict(entry.values))
             if not values.pop("finite"):
-                records = ", ".join(map(str, entry.index.tolist()))
+                records = ", ".join(map(str, entry.records.tolist()))
                 raise NonFiniteLoss(
                     f"the loss or its gradient isn't finite at step {entry.step} (loss "
                     f"{float(values['loss']):.4g}, gradient norm {float(values['grad_norm']):.4g});"
@@ -71,11 +71,15 @@ class Writer:
 
         self._path = run_dir / "metrics.jsonl"
         self._rewind(start)
-        self._file = open(self._path, "a", buffering=1)
+        self._file = open(self._path, "a", buffering=1)  # noqa: SIM115 (closed by close)
         self._board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=start + 1)
         self._steps, self._batch_size = steps, batch_size
         self._bar = tqdm(
-            total=steps, initial=start, unit="step", dynamic_ncols=True, disable=None if show else True
+            total=steps,
+            initial=start,
+            unit="step",
+            dynamic_ncols=True,
+            disable=None if show else True,
         )
         self._plain = show and self._bar.disable
         self._last = (start, time.perf_counter())

@@ -18,7 +18,7 @@ from diffusion_jax.training import checkpoints
 from diffusion_jax.training.experiment import Experiment
 from diffusion_jax.training.recipes import Record, build, find_recipe, load_recipe
 from diffusion_jax.training.sampling import check_labels, cycle_labels, sample_batches
-from diffusion_jax.training.sharding import check_divides, data_mesh, replicated
+from diffusion_jax.training.sharding import abstract_like, check_divides, data_mesh
 from diffusion_jax.types import Params, Sampler
 
 GRIDS = {
@@ -76,7 +76,9 @@ def sample_command(argv: Sequence[str]) -> None:
     if options.num < 1:
         raise ValueError(f"--num is {options.num}; ask for at least 1 picture.")
     if options.eta < 0 or (options.eta and options.sampler != "ddim"):
-        raise ValueError(f"--eta is {options.eta}; it belongs to --sampler ddim, and is at least 0.")
+        raise ValueError(
+            f"--eta is {options.eta}; it belongs to --sampler ddim, and is at least 0."
+        )
     labels = cycle_labels(experiment, options.num, options.label)
     guidance = experiment.guidance if options.guidance is None else options.guidance
     check_labels(experiment, labels, guidance)
@@ -124,10 +126,7 @@ def load_params(
         FileNotFoundError: the run has no checkpoint yet.
         CheckpointMismatch: its checkpoint is of another architecture.
     """
-    like = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated(mesh)),
-        jax.eval_shape(experiment.init_params, jax.random.key(0)),
-    )
+    like = abstract_like(experiment.init_params, jax.random.key(0), mesh)
     prefix = "ema" if weights == "ema" else "params"
     folder = run_dir / "checkpoints"
     restored = checkpoints.restore_part(

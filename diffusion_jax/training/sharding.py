@@ -37,3 +37,11 @@ def check_divides(batch_size: int, mesh: Mesh, *, parts: int = 1, what: str = "b
             f"{what} is {batch_size}, which doesn't divide among {devices} device(s){micro}; "
             f"use a multiple of {devices * parts}."
         )
+
+
+def abstract_like(make, key, mesh: Mesh):
+    """The shapes, dtypes and shardings of make(key) on every device, without making it."""
+    whole = replicated(mesh)
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), jax.eval_shape(make, key)
+    )

@@ -30,9 +30,7 @@ class State(NamedTuple):
     extra: Extra
 
 
-def init_state(
-    params: Params, optimizer: optax.GradientTransformation, extra: Extra = ()
-) -> State:
+def init_state(params: Params, optimizer: optax.GradientTransformation, extra: Extra = ()) -> State:
     """The state before the first step; the average starts at the parameters."""
     ema = jax.tree.map(jnp.copy, params)  # a buffer of its own: the step donates both
     return State(jnp.zeros((), jnp.int32), params, ema, optimizer.init(params), extra)

@@ -1,0 +1,84 @@
+"""From arrays to pictures: levels, mosaics, PNG files."""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+
+import jax
+import numpy as np
+
+from diffusion_jax.data.files import write_atomically
+
+_GREY = 127
+
+
+def to_uint8(x: np.ndarray | jax.Array) -> np.ndarray:
+    """[-1, 1] to levels 0..255, rounded to the nearest and clipped; any shape. NaN becomes 0.
+
+    >>> to_uint8(np.array([-1.0, 0.0, 1.0, 9.0]))
+    array([  0, 128, 255, 255], dtype=uint8)
+    """
+    levels = np.rint((np.asarray(x, np.float32) + 1) * 127.5)
+    return np.nan_to_num(np.clip(levels, 0, 255)).astype(np.uint8)
+
+
+def grid(
+    images: np.ndarray, columns: int | None = None, padding: int = 1, scale: int = 1
+) -> np.ndarray:
+    """A mosaic, row by row: uint8 [n, h, w, c] to uint8 [H, W, c].
+
+    Args:
+      columns: pictures in a row; as near to a square as fits when not given.
+      padding: pixels of grey between pictures and around them (after scaling).
+      scale: each pixel becomes a square of this side.
+
+    Raises:
+      ValueError: images aren't uint8 [n, h, w, c] with n > 0, or a number is out of range.
+
+    >>> grid(np.zeros((5, 8, 8, 3), np.uint8), columns=3).shape
+    (19, 28, 3)
+    """
+    if images.ndim != 4 or images.dtype != np.uint8 or not len(images):
+        raise ValueError(
+            f"grid takes uint8 images [n, h, w, c], not {images.dtype} {list(images.shape)}; "
+            "to_uint8 converts from [-1, 1]"
+        )
+    for name, value, least in (
+        ("columns", columns, 1),
+        ("padding", padding, 0),
+        ("scale", scale, 1),
+    ):
+        if value is not None and value < least:
+            raise ValueError(f"{name} must be at least {least}, not {value}")
+    columns = columns or math.ceil(math.sqrt(len(images)))
+    tiles = images.repeat(scale, axis=1).repeat(scale, axis=2)
+    n, h, w, c = tiles.shape
+    rows = -(-n // columns)
+    mosaic = np.full(
+        (rows * (h + padding) + padding, columns * (w + padding) + padding, c), _GREY, np.uint8
+    )
+    for i, tile in enumerate(tiles):
+        top, left = padding + i // columns * (h + padding), padding + i % columns * (w + padding)
+        mosaic[top : top + h, left : left + w] = tile
+    return mosaic
+
+
+def save_png(path: str | os.PathLike[str], image: np.ndarray) -> None:
+    """Writes uint8 [h, w, 1] or [h, w, 3] as a PNG, atomically: a reader never sees half a file.
+
+    Raises:
+      ValueError: the image has another type or shape.
+      OSError: it can't be written (no such folder, no permission, a full disk); nothing is left
+        behind, and a file that was there before is unharmed.
+    """
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] not in (1, 3):
+        raise ValueError(
+            f"save_png takes uint8 [h, w, 1] or [h, w, 3], not {image.dtype} {list(image.shape)}"
+        )
+    from PIL import Image
+
+    encoded = io.BytesIO()
+    Image.fromarray(image[..., 0] if image.shape[2] == 1 else image).save(encoded, "PNG")
+    write_atomically(path, encoded.getvalue())

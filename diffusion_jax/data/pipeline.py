@@ -1,0 +1,197 @@
+"""Batches whose order is a pure function of (seed, number of records, batch size), on Grain.
+
+    global example number k  =  batch number * batch size + place in the batch
+    its epoch                =  k // records
+    its record               =  shuffle(seed, epoch)(k mod records)
+
+Batches run across the ends of epochs, so no record is ever dropped. Process p of P takes the p-th
+contiguous part of each batch, so the order doesn't depend on P, and the whole position is one
+number: that of the next batch.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Generator
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from diffusion_jax.data.augment import Augment, example_keys
+from diffusion_jax.data.sources import Source
+
+
+class Batches:
+    """An endless iterator over batches; made by `batches`."""
+
+    def __init__(self, iterator: Any, batch_size: int, position: int):
+        self._iterator = iterator
+        self._batch_size = batch_size
+        self._position = position
+
+    @property
+    def batch_size(self) -> int:
+        """The global batch size, over all processes."""
+        return self._batch_size
+
+    @property
+    def position(self) -> int:
+        """The number of the batch that comes next; `batches(..., start=position)` goes on there."""
+        return self._position
+
+    def __iter__(self) -> Batches:
+        return self
+
+    def __next__(self) -> dict[str, np.ndarray]:
+        batch = next(self._iterator)
+        self._position += 1
+        return batch
+
+    def close(self) -> None:
+        """Stops the reading threads; what they have begun is finished and thrown away."""
+        self._iterator.close()
+
+
+def batches(
+    source: Source,
+    batch_size: int,
+    *,
+    seed: int,
+    start: int = 0,
+    process_index: int = 0,
+    process_count: int = 1,
+    augment: Augment | None = None,
+    threads: int = 2,
+) -> Batches:
+    """This process's part of every batch, shuffled anew each epoch, read ahead in threads.
+
+    Args:
+      source: the records; wrap it in `in_memory` where decoding is slower than training.
+      batch_size: of the global batch; each of `process_count` processes gets an equal part.
+      seed: of the order and the augmentation, any integer from 0.
+      start: the number of the first batch; what follows is what an uninterrupted run would see.
+      augment: such as `flip()`.
+      threads: batches read at once, with as many again waiting; 0 reads in the caller's thread.
+
+    Returns:
+      An endless iterator over dicts of numpy arrays, with b = batch_size / process_count: `image`,
+      float32 [b, h, w, c] in [-1, 1]; `label`, int32 [b], where the source has classes; `index`,
+      int64 [b], the record numbers.
+
+    Raises:
+      ValueError: the source is empty, the batch doesn't divide among the processes, or a number is
+        out of range.
+
+    >>> from diffusion_jax.data import from_arrays
+    >>> source = from_arrays("dots", np.zeros((10, 8, 8, 1), np.uint8))
+    >>> first = next(batches(source, 4, seed=0))
+    >>> first["image"].shape, first["index"].shape
+    ((4, 8, 8, 1), (4,))
+    """
+    _check(source, batch_size, seed, start, process_index, process_count, threads)
+    import grain
+
+    b = batch_size // process_count
+
+    def load(part: int, index: np.ndarray) -> dict[str, np.ndarray]:
+        records = [source[int(i)] for i in index]
+        images = np.stack([record["image"] for record in records])
+        if augment is not None:
+            images = augment(images, example_keys(seed, part * b + np.arange(b)))
+        batch = {"image": images.astype(np.float32), "index": index}
+        batch["image"] /= np.float32(127.5)  # in place: numpy's temporaries cost more than the sums
+        batch["image"] -= np.float32(1)
+        if source.classes is not None:
+            batch["label"] = np.array([record["label"] for record in records], np.int32)
+        return batch
+
+    # Grain shuffles epoch e by seed + e: unhashed, epoch 1 of seed 0 would be epoch 0 of seed 1.
+    hashed = int(np.random.SeedSequence(seed).generate_state(1)[0])
+    # Part n of size b is part n mod P of batch n // P: a stride of P picks this process's parts.
+    # An endless repeat().batch(1) overflows Grain's length; 2**62 examples are endless enough.
+    order = grain.MapDataset.range(len(source)).shuffle(seed=hashed).repeat(2**62 // len(source))
+    parts = order.batch(b)
+    first = start * process_count + process_index
+    mine = parts.map_with_index(load).slice(slice(first, None, process_count))
+    ahead = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
+    return Batches(iter(mine.to_iter_dataset(ahead)), batch_size, start)
+
+
+class DeviceBatch(NamedTuple):
+    """A batch on the devices."""
+
+    number: int  # of the batch, counted from the start of training
+    index: np.ndarray  # type: ignore[assignment]  # hides tuple.index; int64 [b]: record numbers of this process's part, on the host
+    arrays: dict[str, jax.Array]  # image float32 [B, h, w, c], label int32 [B]: the global batch
+
+
+def put_on_device(
+    batches: Batches, sharding: jax.sharding.Sharding, ahead: int = 2
+) -> Generator[DeviceBatch, None, None]:
+    """Transfers batches to the devices, `ahead` of them before they are asked for.
+
+    It takes `batches` over: since it runs ahead, resume from `number + 1` of the last batch used,
+    never from `batches.position`, and closing it, or an exception in it (Ctrl-C, say), closes them.
+
+    Args:
+      sharding: of the first axis, at any rank: `NamedSharding(mesh, PartitionSpec("data"))`.
+
+    Raises:
+      ValueError: the batch doesn't divide among the devices, or ahead < 0.
+    """
+    if ahead < 0:
+        raise ValueError(f"ahead must be at least 0, not {ahead}")
+    try:
+        sharding.shard_shape((batches.batch_size,))
+    except ValueError as error:
+        raise ValueError(
+            f"a batch of {batches.batch_size} doesn't divide among the devices of {sharding}"
+        ) from error
+    return _transfer(batches, sharding, ahead)
+
+
+def _transfer(
+    batches: Batches, sharding: jax.sharding.Sharding, ahead: int
+) -> Generator[DeviceBatch, None, None]:
+    def put(local: np.ndarray) -> jax.Array:
+        return jax.make_array_from_process_local_data(
+            sharding, local, (batches.batch_size, *local.shape[1:])
+        )
+
+    waiting: deque[DeviceBatch] = deque()
+    try:
+        for number, batch in zip(itertools.count(batches.position), batches):
+            index = batch.pop("index")
+            arrays = {key: put(value) for key, value in batch.items()}
+            waiting.append(DeviceBatch(number, index, arrays))
+            if len(waiting) > ahead:
+                yield waiting.popleft()
+        yield from waiting
+    finally:
+        batches.close()
+
+
+def _check(
+    source: Source,
+    batch_size: int,
+    seed: int,
+    start: int,
+    process_index: int,
+    process_count: int,
+    threads: int,
+) -> None:
+    if len(source) == 0:
+        raise ValueError(f"{source.name} has no records")
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+    if process_count < 1 or not 0 <= process_index < process_count:
+        raise ValueError(
+            f"process_index must be in 0..process_count - 1, not {process_index} of {process_count}"
+        )
+    if batch_size % process_count:
+        raise ValueError(f"a batch of {batch_size} doesn't divide among {process_count} processes")
+    for name, value in {"seed": seed, "start": start, "threads": threads}.items():
+        if value < 0:
+            raise ValueError(f"{name} must be at least 0, not {value}")

@@ -1,0 +1,172 @@
+"""Random-access data sets: what a source is, arrays, the embedded digits, a copy in memory."""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+
+@runtime_checkable
+class Source(Protocol):
+    """A data set with random access, read from several threads at once.
+
+    `source[i]` is a dict with `image`, uint8 [h, w, c] of `image_shape`, and, where `classes` isn't
+    None, `label`, an int in [0, classes). Other features (a caption, say) keep their names; text is
+    `str`.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]: ...
+
+    @property
+    def classes(self) -> int | None: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, i: int) -> dict[str, Any]: ...
+
+
+def from_arrays(
+    name: str,
+    images: np.ndarray,
+    labels: np.ndarray | None = None,
+    *,
+    classes: int | None = None,
+) -> Source:
+    """A source of pictures that are already in memory.
+
+    Args:
+      name: what messages call the set.
+      images: uint8 [n, h, w, c].
+      labels: integers [n] in [0, classes), or None.
+      classes: how many labels there are; the largest label plus one when not given.
+
+    Raises:
+      ValueError: images aren't uint8 [n, h, w, c], or labels don't match them.
+
+    >>> source = from_arrays("dots", np.zeros((3, 8, 8, 1), np.uint8), np.array([0, 1, 1]))
+    >>> len(source), source.image_shape, source.classes, source[1]["label"]
+    (3, (8, 8, 1), 2, 1)
+    """
+    if images.dtype != np.uint8 or images.ndim != 4:
+        raise ValueError(
+            f"{name}: images must be uint8 [n, h, w, c], not {images.dtype} {list(images.shape)}"
+        )
+    if labels is None:
+        return _ArraySource(name, _read_only(images), None, None)
+    if labels.shape != images.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(
+            f"{name}: labels must be {len(images)} integers, one for each image, "
+            f"not {labels.dtype} {list(labels.shape)}"
+        )
+    count = int(labels.max(initial=-1)) + 1 if classes is None else classes
+    if labels.size and not 0 <= labels.min() <= labels.max() < count:
+        span = f"{labels.min()}..{labels.max()}"
+        raise ValueError(f"{name}: labels must be in 0..{count - 1}, but they span {span}")
+    return _ArraySource(name, _read_only(images), _read_only(labels), count)
+
+
+def digits(split: str = "train") -> Source:
+    """Handwritten digits that ship with scikit-learn: 8x8x1, ten classes; 1,201 train, 596 test.
+
+    The scan's levels 0..16 become `round(255 * level / 16)`: 0 and 255 are exact, the others less
+    than half a grey level off, and `round(16 * value / 255)` gives the level back. In the order of
+    the file, every third picture of a class is for testing, so the splits are fixed and balanced.
+
+    Raises:
+      ValueError: the split is neither "train" nor "test".
+      ModuleNotFoundError: scikit-learn isn't installed.
+    """
+    if split not in ("train", "test"):
+        raise ValueError(f"digits has the splits 'train' and 'test', not {split!r}")
+    images, labels = _digits()
+    rank = np.empty(len(labels), int)  # the how-manieth picture of its class
+    for label in range(10):
+        members = np.flatnonzero(labels == label)
+        rank[members] = np.arange(len(members))
+    chosen = (rank % 3 == 2) == (split == "test")
+    return from_arrays("digits", images[chosen], labels[chosen], classes=10)
+
+
+def in_memory(source: Source, *, limit: int = 2**30) -> Source:
+    """The same source, decoding each record once: images are kept as uint8, `limit` bytes at most.
+
+    Nothing is decoded before it is asked for: the first epoch costs what it did, later ones nearly
+    nothing, and memory is claimed as it fills. The images handed out are read-only.
+
+    Raises:
+      ValueError: the decoded images wouldn't fit in `limit` bytes.
+    """
+    size = len(source) * math.prod(source.image_shape)
+    if size > limit:
+        raise ValueError(
+            f"{source.name}: {size / 2**20:,.2f} MiB of decoded images exceed the limit of "
+            f"{limit / 2**20:,.2f} MiB; raise limit=, or read it from disk"
+        )
+    return _InMemory(source)
+
+
+@dataclass(frozen=True, eq=False)
+class _ArraySource:
+    name: str
+    images: np.ndarray
+    labels: np.ndarray | None
+    classes: int | None
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        return self.images.shape[1:]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        record = {"image": self.images[i]}
+        return record if self.labels is None else record | {"label": int(self.labels[i])}
+
+
+class _InMemory:
+    def __init__(self, source: Source):
+        self.name = source.name
+        self.image_shape = source.image_shape
+        self.classes = source.classes
+        self._source = source
+        self._images = np.empty((len(source), *source.image_shape), np.uint8)
+        self._shown = _read_only(self._images)
+        self._others: list[dict[str, Any] | None] = [None] * len(source)
+
+    def __len__(self) -> int:
+        return len(self._others)
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        others = self._others[i]
+        if others is None:
+            # Two threads may both decode a record; they write the same bytes, and `_others` is set
+            # last, so whoever sees it sees a whole image. That is cheaper than a lock on each read.
+            others = dict(self._source[i])
+            self._images[i] = others.pop("image")
+            self._others[i] = others
+        return others | {"image": self._shown[i]}
+
+
+def _read_only(array: np.ndarray) -> np.ndarray:
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
+@functools.cache
+def _digits() -> tuple[np.ndarray, np.ndarray]:
+    try:
+        from sklearn.datasets import load_digits
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError("digits needs scikit-learn: pip install scikit-learn") from error
+    raw = load_digits()
+    return np.rint(raw.images * (255 / 16)).astype(np.uint8)[..., None], raw.target.astype(np.int64)

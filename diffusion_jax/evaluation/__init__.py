@@ -1,0 +1,40 @@
+"""Is it any good? Fréchet distances with their protocol, and judges of what a picture shows."""
+
+from diffusion_jax.evaluation.classifier import (
+    Classifier,
+    ConvClassifier,
+    load_classifier,
+    save_classifier,
+    train_classifier,
+)
+from diffusion_jax.evaluation.digits import DigitsJudge, digits_judge
+from diffusion_jax.evaluation.frechet import (
+    FeatureSpace,
+    FrechetResult,
+    Moments,
+    evaluate_frechet,
+    frechet_between,
+    frechet_distance,
+    moments,
+    require_comparable,
+)
+from diffusion_jax.evaluation.inputs import to_levels
+
+__all__ = [
+    "Classifier",
+    "ConvClassifier",
+    "DigitsJudge",
+    "FeatureSpace",
+    "FrechetResult",
+    "Moments",
+    "digits_judge",
+    "evaluate_frechet",
+    "frechet_between",
+    "frechet_distance",
+    "load_classifier",
+    "moments",
+    "require_comparable",
+    "save_classifier",
+    "to_levels",
+    "train_classifier",
+]
