@@ -27,6 +27,8 @@ help:
 venv: $(DEV)
 
 $(BIN)/python:
+	@command -v $(PYTHON) >/dev/null || \
+	  { echo "$(PYTHON) not found. Name a Python: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "diffusion_jax needs Python 3.11 or newer; $(PYTHON) isn't: $$($(PYTHON) --version 2>&1)."; \
 	    echo "Name another one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }

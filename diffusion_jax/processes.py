@@ -74,7 +74,7 @@ class Gaussian:
             end = jnp.ones(())
             snr = (self.schedule.alpha(end) / self.schedule.sigma(end)) ** 2
         # A learned schedule inside jit has no value yet.
-        if not isinstance(snr, jax.core.Tracer) and snr > self.max_terminal_snr:
+        if not isinstance(snr, jax.core.Tracer) and float(snr) > self.max_terminal_snr:
             raise ValueError(
                 f"{self.schedule} doesn't end in noise: its signal-to-noise ratio at t = 1 is "
                 f"{float(snr):.3g}, and at most {self.max_terminal_snr:.3g} is allowed; use more "

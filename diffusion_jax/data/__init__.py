@@ -7,7 +7,7 @@ from diffusion_jax.data.augment import Augment, flip
 from diffusion_jax.data.images import grid, save_png, to_uint8
 from diffusion_jax.data.pipeline import Batches, DeviceBatch, batches, put_on_device
 from diffusion_jax.data.sources import Source, digits, from_arrays, in_memory
-from diffusion_jax.data.tfds_sets import tfds_source
+from diffusion_jax.data.tfds_sets import tfds_in_memory, tfds_source
 
 __all__ = [
     "Augment",
@@ -22,6 +22,7 @@ __all__ = [
     "in_memory",
     "put_on_device",
     "save_png",
+    "tfds_in_memory",
     "tfds_source",
     "to_uint8",
 ]

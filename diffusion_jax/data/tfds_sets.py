@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from diffusion_jax.data.sources import Source
+from diffusion_jax.data.sources import Source, in_memory
 
 
 def tfds_source(
@@ -77,6 +77,11 @@ def tfds_source(
             # it spends TFDS's once-a-process advice about OpenCV here, where logging is off.
             records[0]
     return _TfdsSource(name, shape, classes[label].num_classes if label else None, label, records)
+
+
+def tfds_in_memory(name: str, split: str, data_dir: str | os.PathLike[str] | None) -> Source:
+    """`in_memory(tfds_source(name, split, data_dir))`, the source of a recipe on a small set."""
+    return in_memory(tfds_source(name, split, data_dir))
 
 
 @dataclass(frozen=True, eq=False)

@@ -35,7 +35,7 @@ FORMAT = "diffusion_jax classifier 1"
 
 
 def _he_uniform(key: Key, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
-    """Variance 2 / fan_in (He et al. 2015); drawn flat, which XLA:CPU compiles 3 to 10 times sooner."""
+    """Variance 2 / fan_in (He et al. 2015); drawn flat: 3 to 10 times quicker to compile on CPU."""
     limit = math.sqrt(6 / math.prod(shape[:-1]))
     return jax.random.uniform(key, (math.prod(shape),), dtype, -limit, limit).reshape(shape)
 
@@ -126,10 +126,8 @@ class Classifier:
     def _outputs(self, images: Images) -> tuple[np.ndarray, np.ndarray]:
         levels = to_levels(images)
         if levels.shape[1:] != self.shape or not len(levels):
-            raise ValueError(
-                "this classifier reads one or more pictures of shape "
-                f"{self.shape}, got {levels.shape}"
-            )
+            wanted = f"one or more pictures of shape {self.shape}"
+            raise ValueError(f"this classifier reads {wanted}, got {levels.shape}")
         chunk = 512  # padded: one compilation, and results don't depend on how many are given
         outputs = []
         for start in range(0, len(levels), chunk):
@@ -164,9 +162,8 @@ def _update(
     rngs = {"dropout": jax.random.fold_in(key, step)}
 
     def loss(params: Any) -> Float[Array, ""]:
-        logits: Any = module.apply(
-            {"params": params}, _network_input(levels), train=True, rngs=rngs
-        )
+        x = _network_input(levels)
+        logits: Any = module.apply({"params": params}, x, train=True, rngs=rngs)
         return optax.softmax_cross_entropy_with_integer_labels(logits[0], labels).mean()
 
     value, gradient = jax.value_and_grad(loss)(params)
@@ -209,7 +206,7 @@ def train_classifier(
       FloatingPointError: the loss of an epoch was not finite.
     """
     levels, targets = to_levels(images), checked_labels(labels, len(images), classes)
-    module = ConvClassifier(classes) if module is None else module
+    module = module or ConvClassifier(classes)
     if module.classes != classes:
         raise ValueError(f"the module has {module.classes} classes, but classes is {classes}")
     batch_size = min(batch_size, len(levels))
@@ -241,7 +238,7 @@ def train_classifier(
                 f"the classifier's loss is {mean_loss} in epoch {epoch + 1} of {epochs}; "
                 "lower the learning rate"
             )
-        if report is not None:
+        if report:
             report(epoch + 1, epochs, mean_loss)
     return Classifier(module, params, shape)
 
@@ -255,9 +252,9 @@ def _flatten(params: Any) -> dict[str, np.ndarray]:
 def save_classifier(path: str | os.PathLike[str], classifier: Classifier) -> None:
     """Write a classifier to one `.npz` file; a reader sees the old file or the whole new one."""
     path = Path(path)
-    fields = _module_fields(classifier.module)
-    header = {"format": FORMAT, "module": fields, "shape": list(classifier.shape)}
-    arrays = {"header": np.array(json.dumps(header)), **_flatten(classifier.params)}
+    network = {"module": _module_fields(classifier.module), "shape": classifier.shape}
+    header = np.array(json.dumps({"format": FORMAT} | network))
+    arrays = {"header": header, **_flatten(classifier.params)}
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".partial")
     try:
         with os.fdopen(handle, "wb") as file:

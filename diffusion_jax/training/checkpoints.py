@@ -166,7 +166,7 @@ def restore_part(
     wanted = _flatten(like, prefix)
     damaged = []
     for number in sorted(found if step is None else [step], reverse=True):
-        outcome = _attempt(found[number], number, wanted, prefix)
+        outcome = _attempt(found[number], wanted, prefix)
         if isinstance(outcome, str):
             damaged.append(f"checkpoint {number} in {folder} is damaged ({outcome})")
             continue
@@ -179,9 +179,7 @@ def restore_part(
     return None
 
 
-def _attempt(
-    where: Path, step: int, wanted: Leaves, prefix: str
-) -> tuple[list[Any], dict[str, Any]] | str:
+def _attempt(where: Path, wanted: Leaves, prefix: str) -> tuple[list[Any], dict[str, Any]] | str:
     """The leaves and the metadata, or in a few words why the checkpoint is damaged."""
     document: dict[str, Any] = {}
     reason = ""
@@ -193,8 +191,6 @@ def _attempt(
             reason = f"not as they were saved: {_some(bad)}"
     except (OSError, ValueError) as error:
         reason = f"{_DOCUMENT}: {_first_line(error)}"
-    if not reason and document["step"] != step:
-        reason = f"it holds step {document['step']}"
     if not _agree(not reason):
         return reason or _ELSEWHERE
     saved = {path: entry for path, entry in document["leaves"].items() if _is_below(path, prefix)}
@@ -258,8 +254,7 @@ def _describe(x: Any) -> dict[str, Any]:
     if isinstance(x, jax.Array) and not (x.is_fully_addressable or x.is_fully_replicated):
         whole = multihost_utils.process_allgather(x, tiled=True)
     data = np.ascontiguousarray(np.asarray(whole)).reshape(-1).view(np.uint8)
-    shape, dtype = _kind(x)
-    return {"shape": list(shape), "dtype": dtype, "hash": files.digest(data)}
+    return {"shape": [*x.shape], "dtype": np.dtype(x.dtype).name, "hash": files.digest(data)}
 
 
 def _disk_message(folder: Path, step: int, disk: OSError) -> str:

@@ -280,6 +280,17 @@ def test_zeros_in_place_of_data_are_noticed(tmp_path: Path) -> None:
     assert checkpoints.restore_part(tmp_path, jnp.ones(3), "a", warn=refuse).step == 2
 
 
+def test_altered_metadata_is_noticed(tmp_path: Path) -> None:
+    for step in (1, 2):
+        checkpoints.save(tmp_path, step, {"a": jnp.ones(3)}, {"position": 123})
+    document = tmp_path / "2" / "checkpoint.json"
+    document.write_text(document.read_text().replace("123", "124"))
+    sentences: list[str] = []
+    restored = checkpoints.restore_latest(tmp_path, {"a": jnp.ones(3)}, warn=sentences.append)
+    assert restored.metadata == {"position": 123}
+    assert "checkpoint.json: was altered" in sentences[0]
+
+
 def test_all_damaged(tmp_path: Path) -> None:
     for step in (1, 2):
         checkpoints.save(tmp_path, step, {"a": jnp.ones(3)}, {})
@@ -315,6 +326,8 @@ def test_every_moment_of_a_save_leaves_the_newest(
         restored = checkpoints.restore_latest(copy, {"x": jnp.int32(0)}, warn=refuse)
         found.append(int(restored.state["x"]))
         assert restored.step == (2 if found[-1] == 2 else last)
+        for step in checkpoints.steps(copy):
+            checkpoints.restore_latest(copy, {"x": jnp.int32(0)}, step=step)
     assert found == sorted(found)
     assert set(found) == {2, 33}
     for copy in copies[:: len(copies) // 6]:
