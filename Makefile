@@ -38,12 +38,12 @@ $(BIN)/python:
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 $(CORE): $(PINS) | $(BIN)/python
-	@echo "== installing diffusion_jax (a minute or two the first time)"
+	@echo "== installing diffusion_jax (a few minutes the first time)"
 	@$(PIP) -e .
 	@touch $@
 
 $(DEV): $(PINS) | $(BIN)/python
-	@echo "== installing diffusion_jax with its development tools (a minute or two the first time)"
+	@echo "== installing diffusion_jax with its development tools (a few minutes the first time)"
 	@$(PIP) -e '.[dev]'
 	@touch $(CORE) $@
 

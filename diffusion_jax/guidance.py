@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from diffusion_jax.processes import expand
+from diffusion_jax.random import bernoulli, example_keys
 from diffusion_jax.types import Condition, Denoiser, Index, Key, Network, Prediction, Scalar, Time
 
 
@@ -95,7 +96,7 @@ def drop_condition(
     Source: Ho & Salimans 2022 (arXiv:2207.12598), Algorithm 1, line 3.
     """
     _check_same_fields(condition, null)
-    drop = jax.vmap(lambda i: jax.random.bernoulli(jax.random.fold_in(key, i), probability))(index)
+    drop = bernoulli(example_keys(key, index), probability)
     return jax.tree.map(lambda c, n: jnp.where(expand(drop, c), n, c), condition, null)
 
 

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Shaped
 
 from diffusion_jax.schedules import log_snr
 from diffusion_jax.types import GaussianProcess, Prediction, Schedule, Time
@@ -34,7 +34,7 @@ def divide(numerator: Array, denominator: Array) -> Array:
     return jnp.where(zero, 0.0, numerator / jnp.where(zero, 1.0, denominator))
 
 
-def expand(v: Float[Array, " b"], x: Array) -> Array:
+def expand(v: Shaped[Array, " b"], x: Array) -> Array:
     """v [b] with the rank of x: [b 1 ... 1]."""
     return v.reshape(v.shape + (1,) * (x.ndim - v.ndim))
 

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from diffusion_jax.random import example_keys, uniform
 from diffusion_jax.types import GaussianProcess, Index, Key, Time
 
 Times = Callable[[Key, Index, int], Time]
@@ -29,8 +30,7 @@ class Uniform:
     high: float = 1.0
 
     def __call__(self, key: Key, index: Index, count: int) -> Time:
-        u = jax.vmap(lambda i: jax.random.uniform(jax.random.fold_in(key, i)))(index)
-        return self.low + (self.high - self.low) * u
+        return self.low + (self.high - self.low) * uniform(example_keys(key, index))
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def _check(name: str, n: int, steps: int | None = None) -> None:
         raise ValueError(f"{name}: n is {n}, more than the table's {steps} steps.")
 
 
-def trailing(n: int, steps: int | None = None) -> Float[Array, " n+1"]:
+def trailing(n: int, steps: int | None = None) -> Float[Array, " {n}+1"]:
     """1, 1 - 1/n, ..., 0: starts from pure noise (recommended).
 
     Args:
@@ -84,7 +84,7 @@ def trailing(n: int, steps: int | None = None) -> Float[Array, " n+1"]:
     return jnp.asarray(grid if steps is None else np.round(grid * steps) / steps, jnp.float32)
 
 
-def leading(n: int, steps: int = 1000, offset: int = 0) -> Float[Array, " n+1"]:
+def leading(n: int, steps: int = 1000, offset: int = 0) -> Float[Array, " {n}+1"]:
     """Every (steps // n)-th entry of the table from its first, then 0 (DDIM's habit).
 
     Args:
@@ -100,7 +100,7 @@ def leading(n: int, steps: int = 1000, offset: int = 0) -> Float[Array, " n+1"]:
     return jnp.asarray(np.append(np.minimum(k + 1, steps) / steps, 0.0), jnp.float32)
 
 
-def linspace(n: int, steps: int = 1000) -> Float[Array, " n+1"]:
+def linspace(n: int, steps: int = 1000) -> Float[Array, " {n}+1"]:
     """n entries of the table evenly from its last to its first, then 0.
 
     Args:
@@ -121,7 +121,7 @@ def karras(
     sigma_min: float = 0.002,
     sigma_max: float = 80.0,
     rho: float = 7.0,
-) -> Float[Array, " n+1"]:
+) -> Float[Array, " {n}+1"]:
     """Times at which sigma/alpha walks evenly in its rho-th root, then 0.
 
     (sigma/alpha)_i = (sigma_max^(1/rho) + i/(n - 1) (sigma_min^(1/rho) - sigma_max^(1/rho)))^rho

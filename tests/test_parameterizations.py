@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.oracle import PARAMETERIZATIONS, SCHEDULES, name
 
 import diffusion_jax as dj
+from tests.oracle import PARAMETERIZATIONS, SCHEDULES, name
 
 every = pytest.mark.parametrize("schedule", SCHEDULES, ids=name)
 every_parameterization = pytest.mark.parametrize("parameterization", PARAMETERIZATIONS, ids=name)

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.oracle import SCHEDULES, name
 
 import diffusion_jax as dj
+from tests.oracle import SCHEDULES, name
 
 TABLES = (dj.LinearBeta(), dj.ScaledLinearBeta(), dj.CosineBeta(), dj.LinearBeta(7, 0.1, 0.5))
 PRESERVING = (*TABLES, dj.Cosine())
@@ -168,8 +168,10 @@ def test_schedule_that_does_not_end_in_noise_is_refused(jitted):
     short = dj.LinearBeta(steps=10)
 
     def run(**options):
-        function = lambda: draw(short, **options)
-        return (jax.jit(function) if jitted else function)()
+        def prior():
+            return draw(short, **options)
+
+        return (jax.jit(prior) if jitted else prior)()
 
     with pytest.raises(ValueError, match=r"LinearBeta\(steps=10.*doesn't end in noise.*terminal"):
         run()

@@ -15,6 +15,7 @@ from jaxtyping import Array
 
 from diffusion_jax.parameterizations import target
 from diffusion_jax.processes import divide
+from diffusion_jax.random import example_keys, normal
 from diffusion_jax.timesteps import Times, Uniform
 from diffusion_jax.types import (
     Apply,
@@ -89,9 +90,7 @@ def denoising_loss(
         index = jnp.arange(count)
 
         t = times(key_time, index, count)
-        noise = jax.vmap(
-            lambda i: jax.random.normal(jax.random.fold_in(key_noise, i), x0.shape[1:], x0.dtype)
-        )(index)
+        noise = normal(example_keys(key_noise, index), x0.shape[1:], x0.dtype)
         x = process.corrupt(x0, noise, t)
         c = condition(key_condition, index, batch)
 

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from diffusion_jax.random import bernoulli, example_keys
 from diffusion_jax.types import Key
 
 zeros = nn.initializers.zeros
@@ -133,9 +134,7 @@ class Dropout(nn.Module):
         if self.rate == 0 or not self.has_rng("dropout"):
             return x
         key = self.make_rng("dropout")
-        keep = jax.vmap(
-            lambda i: jax.random.bernoulli(jax.random.fold_in(key, i), 1 - self.rate, x.shape[1:])
-        )(jnp.arange(x.shape[0]))
+        keep = bernoulli(example_keys(key, jnp.arange(x.shape[0])), 1 - self.rate, x.shape[1:])
         return jnp.where(keep, x / (1 - self.rate), 0.0).astype(x.dtype)
 
 

@@ -4,20 +4,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from diffusion_jax.random import example_keys, normal
 from diffusion_jax.types import Denoiser, Index, Key, Process, Sampler
 
 _FIRST = 2**32 - 1  # the stream of x_1: no step of a grid has this number
-
-
-def _normal(key: Key, step, index: Index, draw, like: Array) -> Array:
-    """White noise like x; example i's depends on (key, step, index[i], draw) alone."""
-    step_key = jax.random.fold_in(key, step)
-
-    def one(i):
-        example_key = jax.random.fold_in(jax.random.fold_in(step_key, i), draw)
-        return jax.random.normal(example_key, like.shape[1:], like.dtype)
-
-    return jax.vmap(one)(index)
 
 
 def draw_prior(
@@ -32,7 +22,8 @@ def draw_prior(
         index: global example numbers [b]; 0..b-1 by default.
     """
     index = jnp.arange(shape[0]) if index is None else index
-    return process.prior(_normal(key, _FIRST, index, 0, jnp.zeros(shape)))
+    keys = example_keys(jax.random.fold_in(key, _FIRST), index)
+    return process.prior(normal(keys, tuple(shape[1:])))
 
 
 def sample(
@@ -41,7 +32,7 @@ def sample(
     process: Process,
     denoiser: Denoiser,
     x: Float[Array, "b *shape"],
-    times: Float[Array, " n+1"],
+    times: Float[Array, " times"],
     *,
     index: Index | None = None,
     noise: Float[Array, "n draws b *shape"] | None = None,
@@ -86,7 +77,11 @@ def sample(
         i, t, s, given = inputs
 
         def draw(j):
-            return _normal(key, i, index, j, x) if given is None else given[j]
+            if given is not None:
+                return given[j]
+            keys = example_keys(jax.random.fold_in(key, i), index)
+            keys = jax.vmap(jax.random.fold_in, (0, None))(keys, j)
+            return normal(keys, x.shape[1:], x.dtype)
 
         t, s = (jnp.full(x.shape[:1], time, x.dtype) for time in (t, s))
         x_next, state = sampler.step(x, state, t, s, denoiser, process, draw)

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from diffusion_jax.training import checkpoints
 from diffusion_jax.training.loop import Options, train
 from diffusion_jax.training.recipes import (
     Record,
@@ -57,13 +58,10 @@ def train_command(argv: Sequence[str]) -> None:
     run_dir = options.run_dir or Path("runs") / path.stem
 
     make_folder(run_dir)
-    if (run_dir / "recipe.json").exists():
+    if checkpoints.steps(run_dir / "checkpoints"):
         check_continues(run_dir, record, recipe)
-    else:
-        record.save(run_dir)
+    record.save(run_dir)
     train(experiment, options, run_dir)
-    if (run_dir / "recipe.json").exists():
-        record.save(run_dir)  # more steps, newer versions
     print(f"{run_dir} is trained to step {experiment.steps}; python sample.py {run_dir}")
 
 

@@ -71,7 +71,7 @@ def train(experiment: Experiment, options: Options, run_dir: Path, *, show: bool
     """
     check_options(options)
     mesh = data_mesh(options.devices)
-    check_divides(experiment.batch_size, mesh, parts=experiment.accumulate)
+    check_divides(experiment.batch_size, mesh.size, parts=experiment.accumulate)
     experiment.process.prior(jnp.zeros(1))
     source = experiment.source("train", options.data_dir)
     check_source(experiment, source)

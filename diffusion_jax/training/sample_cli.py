@@ -83,7 +83,7 @@ def sample_command(argv: Sequence[str]) -> None:
     guidance = experiment.guidance if options.guidance is None else options.guidance
     check_labels(experiment, labels, guidance)
     mesh = data_mesh(options.devices)
-    check_divides(options.batch_size, mesh, what="--batch-size")
+    check_divides(options.batch_size, mesh.size, what="--batch-size")
     for path in filter(None, (options.out, options.npz)):
         check_writable(path)
 

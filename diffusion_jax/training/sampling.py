@@ -71,7 +71,7 @@ def sample_batches(
     Raises:
         ValueError: a label is out of range, or the batch doesn't divide among the devices.
     """
-    check_divides(batch_size, mesh, what="the sampling batch size")
+    check_divides(batch_size, mesh.size, what="the sampling batch size")
     check_labels(experiment, labels, guidance)
     draw = make_sample(experiment, mesh, guided=guidance != 1.0)
     key, times = jax.random.key(seed), experiment.grid(steps)

@@ -28,9 +28,10 @@ def batched(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec("data"))
 
 
-def check_divides(batch_size: int, mesh: Mesh, *, parts: int = 1, what: str = "batch_size") -> None:
+def check_divides(
+    batch_size: int, devices: int, *, parts: int = 1, what: str = "batch_size"
+) -> None:
     """Raises ValueError unless each of `parts` micro-batches divides among the devices."""
-    devices = mesh.shape["data"]
     if batch_size < 1 or batch_size % (devices * parts):
         micro = f" in {parts} micro-batches" if parts > 1 else ""
         raise ValueError(

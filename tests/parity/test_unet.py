@@ -23,16 +23,22 @@ from diffusion_jax.models.unet import UNet, adm_64, ddpm_cifar10  # noqa: E402
 from diffusion_jax.types import Condition  # noqa: E402
 
 TOLERANCE = 1e-5  # of the largest value
+GRADIENT_TOLERANCE = 5e-5  # float32 sums over all pixels
 
 modulated = partial(ResidualBlock, modulate=True)
 
 
 def block_types(levels: str) -> dict:
-    """diffusers' block types: "-A-" is three levels, the middle one with attention."""
-    names = ["AttnXBlock2D" if level == "A" else "XBlock2D" for level in levels]
+    """diffusers' types of blocks, a letter a level from the largest pictures.
+
+    "-" is a plain level, "R" one that resizes in a residual block, "A" one with attention (which
+    resizes as `downsample_type` and `upsample_type` say; the others don't read them).
+    """
+    down = {"-": "DownBlock2D", "R": "ResnetDownsampleBlock2D", "A": "AttnDownBlock2D"}
+    up = {"-": "UpBlock2D", "R": "ResnetUpsampleBlock2D", "A": "AttnUpBlock2D"}
     return {
-        "down_block_types": tuple(name.replace("X", "Down") for name in names),
-        "up_block_types": tuple(name.replace("X", "Up") for name in reversed(names)),
+        "down_block_types": tuple(down[level] for level in levels),
+        "up_block_types": tuple(up[level] for level in reversed(levels)),
     }
 
 
@@ -76,7 +82,7 @@ NETWORKS = {
             time_features=Sinusoidal(32, shift=0),
         ),
         {
-            **block_types("-AA"),
+            **block_types("RAA"),
             "in_channels": 3,
             "out_channels": 6,
             "block_out_channels": (32, 64, 96),
@@ -203,11 +209,11 @@ def nhwc(x) -> jax.Array:
     return jnp.asarray(x.detach().permute(0, 2, 3, 1).contiguous().numpy())
 
 
-def difference(ours, theirs) -> float:
-    """The largest difference, relative to the largest value."""
+def difference(ours, theirs, floor: float = 0.0) -> float:
+    """The largest difference, relative to the largest value, or to `floor` where that is more."""
     ours, theirs = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
     assert ours.shape == theirs.shape
-    return float(np.abs(ours - theirs).max() / np.abs(theirs).max())
+    return float(np.abs(ours - theirs).max() / max(np.abs(theirs).max(), floor))
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -223,23 +229,27 @@ def test_same_parameters_give_the_same_answer(name):
     assert difference(ours, theirs) < TOLERANCE, (name, difference(ours, theirs))
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", ["ddpm", "adm", "conditional"])
 def test_same_parameters_give_the_same_gradient(name):
     pair = Pair(name)
     (pair.theirs() * pair.weight).sum().backward()
-    theirs = pair.convert(
-        {k: v.grad.numpy() for k, v in pair.peer.named_parameters()}, pair.like
-    )
+    theirs = pair.convert({k: v.grad.numpy() for k, v in pair.peer.named_parameters()}, pair.like)
     weight = nhwc(pair.weight)
     ours = jax.jit(jax.grad(lambda p: (pair.apply(p) * weight).sum()))(pair.params())
     if "vector" in ours:  # its bias has no counterpart
         del ours["vector"]["bias"], theirs["vector"]["bias"]
 
-    errors = jax.tree_util.tree_map_with_path(
-        lambda path, a, b: (difference(a, b), jax.tree_util.keystr(path)), ours, theirs
-    )
-    worst = max(jax.tree.leaves(errors, is_leaf=lambda e: isinstance(e, tuple)))
-    assert worst[0] < 10 * TOLERANCE, (name, worst)
+    # Some gradients are zero but for rounding (a key's bias, a bias before a norm of one channel):
+    # none is measured by less than a hundredth of the largest.
+    floor = 1e-2 * max(float(np.abs(leaf).max()) for leaf in jax.tree.leaves(theirs))
+    errors = {
+        jax.tree_util.keystr(path): difference(a, b, floor)
+        for (path, a), b in zip(
+            jax.tree.leaves_with_path(ours), jax.tree.leaves(theirs), strict=True
+        )
+    }
+    worst = max(errors, key=errors.get)
+    assert errors[worst] < GRADIENT_TOLERANCE, (name, worst, errors[worst])
 
 
 # name: our network, and the arguments of the published network of that architecture
@@ -258,7 +268,7 @@ PUBLISHED = {
         adm_64(classes=1000),
         Condition(vector=np.zeros((1, 1000), np.float32)),
         {
-            **block_types("-AAA"),
+            **block_types("RAAA"),
             "out_channels": 6,
             "block_out_channels": (192, 384, 576, 768),
             "layers_per_block": 3,

@@ -1,0 +1,89 @@
+"""A new guidance scale, eta, label or seed compiles nothing."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import diffusion_jax as dj
+from diffusion_jax.models import ClassLabels
+
+LABELS = ClassLabels(3)
+WEIGHTS = jax.random.normal(jax.random.key(9), (3, 2))
+
+
+def network(x, t, condition):
+    return jnp.tanh(x + condition.vector @ WEIGHTS) * t[:, None]
+
+
+def make(process, traces):
+    @jax.jit
+    def generate(key, sampler, scale, label):
+        traces.append(1)
+        fused = dj.classifier_free_fused(
+            network, LABELS.condition(label), LABELS.null(label.shape[0]), scale
+        )
+        denoiser = dj.clip(dj.denoiser_from(fused, process, dj.V()), process)
+        x = dj.draw_prior(key, process, (label.shape[0], 2))
+        return dj.sample(key, sampler, process, denoiser, x, dj.trailing(5))
+
+    return generate
+
+
+def test_new_values_compile_nothing_and_change_the_answer():
+    traces = []
+    generate = make(dj.Gaussian(dj.Cosine()), traces)
+    first = {
+        "key": jax.random.key(0),
+        "sampler": dj.DDIM(0.5),
+        "scale": 2.0,
+        "label": jnp.array([0, 1]),
+    }
+    answer = generate(**first)
+    others = {
+        "key": jax.random.key(1),
+        "sampler": dj.DDIM(0.9),
+        "scale": 3.5,
+        "label": jnp.array([2, 0]),
+    }
+    for name, value in others.items():
+        changed = generate(**{**first, name: value})
+        assert np.abs(changed - answer).max() > 1e-4, name
+    assert generate._cache_size() == 1
+    assert len(traces) == 1
+
+
+def test_a_longer_walk_is_one_scan():
+    """The network is traced as often for 50 steps as for 2: the loop isn't unrolled."""
+    counts = []
+    process = dj.Gaussian(dj.Cosine())
+
+    for steps in (2, 50):
+        traces = []
+
+        def spy(x, t, traces=traces):
+            traces.append(1)
+            return x
+
+        denoiser = dj.denoiser_from(spy, process, dj.V())
+        jax.eval_shape(
+            lambda x, n=steps, d=denoiser: dj.sample(
+                jax.random.key(0), dj.Ancestral(), process, d, x, dj.trailing(n)
+            ),
+            jnp.zeros((1, 2)),
+        )
+        counts.append(len(traces))
+    assert counts[0] == counts[1]
+
+
+def test_the_processes_and_parameterizations_are_static_and_compare_by_value():
+    run = jax.jit(
+        lambda process, parameterization, x: dj.target(
+            parameterization, process, x, x, jnp.full(2, 0.5)
+        ),
+        static_argnums=(0, 1),
+    )
+    for _ in range(2):
+        run(dj.Gaussian(dj.CosineBeta(steps=9)), dj.V(), jnp.ones((2, 2)))
+    assert run._cache_size() == 1
+    run(dj.Gaussian(dj.CosineBeta(steps=10)), dj.V(), jnp.ones((2, 2)))
+    assert run._cache_size() == 2
