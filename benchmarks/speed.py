@@ -203,7 +203,7 @@ def jax_worker(connection: Connection, args) -> None:
     from benchmarks.diffusers_unet import from_diffusers
     from diffusion_jax.models import Sinusoidal, UNet, from_linen, with_time
     from diffusion_jax.training.experiment import adam
-    from diffusion_jax.training.sharding import data_mesh
+    from diffusion_jax.training.sharding import data_mesh, replicated
     from diffusion_jax.training.step import init_state, make_step
 
     network = UNet(
@@ -233,15 +233,18 @@ def jax_worker(connection: Connection, args) -> None:
     )
     optimizer = adam(1e-4)
     forward, sampler = jax.jit(apply), jax.jit(draw)
-    step = make_step(loss, optimizer, data_mesh(1), ema_decay=0.999)
+    mesh = data_mesh(1)
+    step = make_step(loss, optimizer, mesh, ema_decay=0.999)
     held: dict = {}
 
     def load(state):
         like = jax.eval_shape(lambda: model.init(key, x, t, dj.Condition()))
         params = from_diffusers(state, like, levels=len(args.multipliers), blocks=args.blocks)
         held["params"] = jax.tree.map(jnp.asarray, params)
-        # The step donates its state, so it gets parameters of its own.
-        held["state"] = init_state(jax.tree.map(jnp.copy, held["params"]), optimizer)
+        # The step donates its state, so it gets parameters of its own; they lie as it returns
+        # them, or its second call would compile again.
+        state = init_state(jax.tree.map(jnp.copy, held["params"]), optimizer)
+        held["state"] = jax.device_put(state, replicated(mesh))
         return sum(leaf.size for leaf in jax.tree.leaves(params))
 
     def run_train():

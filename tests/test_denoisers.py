@@ -66,7 +66,7 @@ def test_the_mixture_oracle_follows_the_score():
 
 
 def test_the_network_works_on_pixels():
-    """In other coordinates the network still sees and answers pixels: decode before, encode after."""
+    """In other coordinates too it sees and answers pixels: decode before, encode after."""
 
     class Halved(dj.Gaussian):
         def encode(self, pixels):

@@ -126,6 +126,7 @@ def train(experiment: Experiment, options: Options, run_dir: Path, *, show: bool
             if stop and not last:
                 raise Stopped(number, stop)
             if options.sample_every and (last or number % options.sample_every == 0):
+                (run_dir / "samples").mkdir(exist_ok=True)
                 picture = sample_grid(experiment, state.ema, mesh)
                 save_png(run_dir / "samples" / f"step_{number:07d}.png", picture)
     return state
