@@ -80,8 +80,10 @@ def trailing(n: int, steps: int | None = None) -> Float[Array, " {n}+1"]:
     Array([1.  , 0.75, 0.5 , 0.25, 0.  ], dtype=float32)
     """
     _check("trailing", n, steps)
-    grid = np.arange(n, -1, -1) / n
-    return jnp.asarray(grid if steps is None else np.round(grid * steps) / steps, jnp.float32)
+    left = np.arange(n, -1, -1)
+    # Multiplied first, so that ties are exact and round to even.
+    grid = left / n if steps is None else np.round(left * steps / n) / steps
+    return jnp.asarray(grid, jnp.float32)
 
 
 def leading(n: int, steps: int = 1000, offset: int = 0) -> Float[Array, " {n}+1"]:

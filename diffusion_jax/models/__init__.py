@@ -2,13 +2,24 @@
 
 from diffusion_jax.models.adapters import from_linen, from_nnx, with_time
 from diffusion_jax.models.conditioning import ClassLabels
-from diffusion_jax.models.layers import Fourier, Sinusoidal
+from diffusion_jax.models.layers import (
+    Fourier,
+    PooledDown,
+    ResidualBlock,
+    ResizeUp,
+    Sinusoidal,
+    StridedDown,
+)
 from diffusion_jax.models.unet import UNet, adm_64, ddpm_cifar10
 
 __all__ = [
     "ClassLabels",
     "Fourier",
+    "PooledDown",
+    "ResidualBlock",
+    "ResizeUp",
     "Sinusoidal",
+    "StridedDown",
     "UNet",
     "adm_64",
     "ddpm_cifar10",

@@ -189,3 +189,23 @@ def test_mixture_modes_are_reached_in_proportion():
         z = (chosen - mode.mean[None]) / np.sqrt(mode.variance)[None]
         assert np.abs(z.mean(0)).max() < 5 / np.sqrt(len(z)) + 0.05
         assert np.abs(z.var(0) - 1).max() < 5 * np.sqrt(2 / len(z)) + 0.05
+
+
+def test_eta_scales_the_standard_deviation_of_a_step():
+    """One step adds eta times the noise of ancestral sampling, and none at eta = 0."""
+    process = dj.Gaussian(dj.Cosine())
+    denoiser = oracle.denoiser(DATA, process, dj.V())
+    x, times, key = jnp.ones((1, 2)), jnp.array([0.6, 0.4]), jax.random.key(0)
+
+    @jax.jit
+    def added(sampler):
+        one, none = (
+            dj.sample(key, sampler, process, denoiser, x, times, noise=jnp.full((1, 1, 1, 2), z))
+            for z in (1.0, 0.0)
+        )
+        return one - none
+
+    whole = added(dj.Ancestral(dj.fixed_small))
+    assert np.all(whole > 0.1)
+    for eta in (0.0, 0.3, 0.5, 1.0):
+        np.testing.assert_allclose(added(dj.DDIM(eta)), eta * whole, rtol=1e-4, atol=1e-6)
