@@ -48,7 +48,7 @@ def main(
     run_dir: tyro.conf.Positional[Path],
     out: Path = Path("report"),
     num: int = 1000,
-    steps: int = 50,
+    steps: int = 25,
     guidance: float = 2.0,
     seed: int = 1,
 ) -> None:

@@ -9,11 +9,11 @@ from diffusion_jax.training.experiment import Experiment, adam
 
 
 def recipe(
-    steps: int = 2000,
+    steps: int = 1200,
     batch_size: int = 128,
     seed: int = 0,
     learning_rate: float = 2e-3,
-    channels: int = 32,
+    channels: int = 16,
     drop_label: float = 0.1,
     ema_decay: float = 0.995,
     accumulate: int = 1,
@@ -36,9 +36,9 @@ def recipe(
         multipliers=(1, 2),
         blocks=1,
         attention=(4,),
-        head_channels=32,
+        head_channels=16,
         modulate=True,
-        time_features=Sinusoidal(channels),
+        time_features=Sinusoidal(32),
     )
     return Experiment(
         source=lambda split, data_dir: digits(split),

@@ -34,6 +34,11 @@ SCHEDULES = (
 PARAMETERIZATIONS = (dj.X0(), dj.Noise(), dj.V(), dj.Score(), dj.Velocity())
 
 
+def normal(seed: int, *shape: int) -> jax.Array:
+    """Standard normal numbers from NumPy, which has nothing to compile."""
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+
+
 def name(value) -> str:
     """A parametrized value's name in pytest's output."""
     return type(value).__name__

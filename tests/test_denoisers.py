@@ -15,7 +15,7 @@ TIMES = jnp.array([0.1, 0.5, 0.9])
 
 
 def points(scale=2.0):
-    return scale * jax.random.normal(jax.random.key(0), (3, 3))
+    return scale * oracle.normal(0, 3, 3)
 
 
 @pytest.mark.parametrize("parameterization", PARAMETERIZATIONS, ids=name)
@@ -35,8 +35,8 @@ def test_the_oracle_is_the_posterior_mean(data):
     Among 40,000 pairs the residual noise - E[noise | x] is uncorrelated with x and with 1.
     """
     count = 40_000
-    key_data, key_noise = jax.random.split(jax.random.key(0))
-    x0, noise = data.draw(key_data, count), jax.random.normal(key_noise, (count, 3))
+    key_data = jax.random.key(0)
+    x0, noise = jax.jit(data.draw, static_argnums=1)(key_data, count), oracle.normal(1, count, 3)
     t = jnp.full(count, 0.6)
     x = PROCESS.corrupt(x0, noise, t)
     found = data.posterior_mean(PROCESS, x, t)

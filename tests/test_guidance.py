@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 
 import diffusion_jax as dj
+from tests.oracle import normal
 
 PROCESS = dj.Gaussian(dj.Cosine())
 T = jnp.array([0.1, 0.5, 0.9])
-X = jax.random.normal(jax.random.key(0), (3, 4))
-CONDITION = dj.Condition(vector=jax.random.normal(jax.random.key(1), (3, 2)))
+X = normal(0, 3, 4)
+CONDITION = dj.Condition(vector=normal(1, 3, 2))
 NULL = dj.Condition(vector=jnp.zeros((1, 2)))
-WEIGHTS = jax.random.normal(jax.random.key(2), (2, 4))
+WEIGHTS = normal(2, 2, 4)
 
 
 def network(x, t, condition):

@@ -246,13 +246,12 @@ def _quiet_orbax() -> Iterator[None]:
     loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
     for logger in loggers:
         logger.addFilter(from_elsewhere)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
-            yield
-    finally:
-        for logger in loggers:
-            logger.removeFilter(from_elsewhere)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+        yield
+    # Not in a finally: after a failure its threads go on logging for a while.
+    for logger in loggers:
+        logger.removeFilter(from_elsewhere)
 
 
 def _sync_tree(root: Path) -> None:

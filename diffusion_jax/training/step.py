@@ -61,8 +61,8 @@ def make_step(
     Returns:
         step(state, key, batch) -> (state, metrics). `key` is the run's: step k draws from
         fold_in(key, k). A state that isn't on the mesh yet compiles it once more: place it
-        first, `jax.device_put(state, replicated(mesh))`. The metrics have the loss's own, "grad_norm", and "finite": whether
-        loss and gradient are.
+        first, `jax.device_put(state, replicated(mesh))`. The metrics have the loss's own,
+        "grad_norm", and "finite": whether loss and gradient are.
     """
 
     def gradient(params, extra, key, batch: Batch):

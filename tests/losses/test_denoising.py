@@ -90,7 +90,7 @@ def one_batch():
             for weighting in (dj.simple, dj.constant)
         }
 
-    return run({"image": DATA.draw(jax.random.key(1), 64)})
+    return run({"image": oracle.normal(0, 64, *SHAPE)})
 
 
 def test_simple_is_one_loss_for_every_parameterization():
@@ -122,7 +122,7 @@ def always(t):
 @pytest.mark.parametrize("schedule", [dj.CosineBeta(), dj.Cosine()], ids=name)
 def test_finite_at_both_ends(schedule):
     process = dj.Gaussian(schedule)
-    batch = {"image": DATA.draw(jax.random.key(1), 4)}
+    batch = {"image": oracle.normal(0, 4, *SHAPE)}
 
     @jax.jit
     @jax.vmap
@@ -139,69 +139,69 @@ def test_finite_at_both_ends(schedule):
         assert np.all(np.isfinite(values)) and np.all(np.isfinite(gradients)), label
 
 
-def seen(images, labels=None, seed=0, **options):
+@functools.partial(jax.jit, static_argnames=("condition", "times"))
+def seen(key, images, labels=None, **options):
     """What the network is shown, for a batch of images: x, t, condition, key."""
+    calls = []
 
-    @jax.jit
-    def run(key, batch):
-        calls = []
+    def apply(params, x, t, condition, *, key=None):
+        calls.append((x, t, condition, key))
+        return jnp.zeros_like(x)
 
-        def apply(params, x, t, condition, *, key=None):
-            calls.append((x, t, condition, key))
-            return jnp.zeros_like(x)
+    batch = {"image": images, "label": labels}
+    dj.denoising_loss(apply, PROCESS, dj.V(), **options)({}, (), key, batch)
+    (call,) = calls
+    return call
 
-        dj.denoising_loss(apply, PROCESS, dj.V(), **options)({}, (), key, batch)
-        (call,) = calls
-        return call
 
-    batch = {"image": images} if labels is None else {"image": images, "label": labels}
-    return run(jax.random.key(seed), batch)
+COUNT = 2000
+BLANK = jnp.zeros((COUNT, *SHAPE))
+KEY = jax.random.key(0)
 
 
 def test_an_example_does_not_depend_on_its_batch():
-    images, labels = DATA.draw(jax.random.key(1), 8), jnp.arange(8)
+    images, labels = oracle.normal(0, 8, *SHAPE), jnp.arange(8)
     condition = ClassLabels(8, drop=0.5)
-    whole = seen(images, labels, condition=condition)
-    half = seen(images[:4], labels[:4], condition=condition)
-    other = seen(images.at[4:].set(0.0), labels.at[4:].set(0), condition=condition)
+    whole = seen(KEY, images, labels, condition=condition)
+    half = seen(KEY, images[:4], labels[:4], condition=condition)
+    other = seen(KEY, images.at[4:].set(0.0), labels.at[4:].set(0), condition=condition)
     for found in (half, other):
         for a, b in zip(jax.tree.leaves(found[:3]), jax.tree.leaves(whole[:3]), strict=True):
             np.testing.assert_array_equal(a[:4], b[:4])
 
 
-def test_noise_times_and_drops_come_from_streams_of_their_own():
-    """x_t is the image's alpha and unit noise, uncorrelated with the time that went with it."""
-    count = 4000
-    images = jnp.zeros((count, *SHAPE))
-    x, t, _, key = seen(images)
-    _, sigma = PROCESS.scales(t, x)
-    noise = np.asarray((x / sigma).reshape(count, -1))
-    assert np.abs(noise.mean(0)).max() < 5 / np.sqrt(count)
-    assert np.abs(np.cov(noise.T) - np.eye(4)).max() < 5 * np.sqrt(2 / count)
-    centred = (np.asarray(t) - 0.5) * np.sqrt(12)
-    assert np.abs(noise.T @ centred / count).max() < 5 / np.sqrt(count)
+def test_noise_and_times_come_from_streams_of_their_own():
+    """x_t of a blank image is sigma times unit noise, uncorrelated with the time it has."""
+    x, t, condition, key = seen(KEY, BLANK)
+    assert condition == dj.Condition()
     assert jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key)
-    again = seen(images, seed=1)
-    assert np.all(again[1] != t)
+    sigma = np.asarray(PROCESS.schedule.sigma(t))
+    noise = np.asarray(x).reshape(COUNT, -1) / sigma[:, None]
+    assert np.abs(noise.mean(0)).max() < 5 / np.sqrt(COUNT)
+    assert np.abs(np.cov(noise.T) - np.eye(4)).max() < 5 * np.sqrt(2 / COUNT)
+    assert np.abs(noise.T @ standard(t) / COUNT).max() < 5 / np.sqrt(COUNT)
+    again = seen(jax.random.key(1), BLANK)
+    assert np.all(again[1] != t) and np.all(again[0] != x)
 
 
-def test_conditions_are_built_and_dropped():
-    count = 1000
-    images, labels = jnp.zeros((count, *SHAPE)), jnp.arange(count) % 5
-    for drop in (0.0, 0.3, 1.0):
-        vector = seen(images, labels, condition=ClassLabels(5, drop=drop))[2].vector
-        dropped = np.asarray(vector.sum(1) == 0)
-        assert abs(dropped.mean() - drop) <= 5 * np.sqrt(drop * (1 - drop) / count)
-        np.testing.assert_array_equal(np.argmax(vector, 1)[~dropped], np.asarray(labels)[~dropped])
+def standard(values):
+    """Shifted and scaled to mean 0 and variance 1."""
+    values = np.asarray(values, np.float64)
+    return (values - values.mean()) / values.std()
 
 
-def test_without_a_condition_the_network_gets_none():
-    assert seen(jnp.zeros((2, *SHAPE)))[2] == dj.Condition()
-
-
-def test_times_are_drawn_by_the_rule():
-    t = seen(jnp.zeros((50, *SHAPE)), times=dj.Uniform(0.4, 0.5))[1]
+def test_conditions_are_built_and_dropped_and_times_drawn_by_the_rule():
+    labels, drop = jnp.arange(COUNT) % 5, 0.3
+    options = {"condition": ClassLabels(5, drop=drop), "times": dj.Uniform(0.4, 0.5)}
+    x, t, condition, _ = seen(KEY, BLANK, labels, **options)
     assert t.min() >= 0.4 and t.max() < 0.5
+    vector = np.asarray(condition.vector)
+    dropped = vector.sum(1) == 0
+    assert abs(dropped.mean() - drop) <= 5 * np.sqrt(drop * (1 - drop) / COUNT)
+    np.testing.assert_array_equal(vector.argmax(1)[~dropped], np.asarray(labels)[~dropped])
+    # Which are dropped has nothing to do with their times or their noise.
+    for other in (t, x[:, 0, 0, 0]):
+        assert abs(standard(dropped) @ standard(other)) / COUNT < 5 / np.sqrt(COUNT)
 
 
 def test_trains():

@@ -19,12 +19,9 @@ from diffusion_jax.models.layers import (
     groups_for,
     nearest,
 )
+from tests.oracle import normal
 
 KEY = jax.random.key(0)
-
-
-def normal(seed, *shape):
-    return jax.random.normal(jax.random.key(seed), shape)
 
 
 def randomized(module, *inputs, seed=0):

@@ -9,9 +9,10 @@ from flax import nnx
 
 import diffusion_jax as dj
 from diffusion_jax.models import from_nnx
+from tests.oracle import normal
 
 SHAPE = (4, 2, 2, 1)
-X = jax.random.normal(jax.random.key(0), SHAPE)
+X = normal(0, *SHAPE)
 T = jnp.array([0.1, 0.4, 0.6, 0.9])
 
 

@@ -19,6 +19,7 @@ from diffusion_jax.models import (
 )
 from diffusion_jax.models.layers import ResidualBlock, average_pool, nearest
 from diffusion_jax.types import Condition
+from tests.oracle import normal
 
 KEY = jax.random.key(0)
 TINY = UNet(
@@ -32,13 +33,13 @@ TINY = UNet(
     time_features=Sinusoidal(8),
 )
 SMALL = TINY.clone(multipliers=(1,), attention=())
-X = jax.random.normal(KEY, (2, 4, 4, 2))
+X = normal(0, 2, 4, 4, 2)
 T = jnp.array([0.2, 0.7])
 CONDITION = Condition(
-    vector=jax.random.normal(jax.random.key(1), (2, 3)),
-    tokens=jax.random.normal(jax.random.key(2), (2, 5, 6)),
+    vector=normal(1, 2, 3),
+    tokens=normal(2, 2, 5, 6),
     mask=jnp.array([[True, True, False, True, False], [True, False, False, False, False]]),
-    image=jax.random.normal(jax.random.key(3), (2, 4, 4, 1)),
+    image=normal(3, 2, 4, 4, 1),
 )
 
 

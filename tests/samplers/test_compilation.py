@@ -6,9 +6,10 @@ import numpy as np
 
 import diffusion_jax as dj
 from diffusion_jax.models import ClassLabels
+from tests.oracle import normal
 
 LABELS = ClassLabels(3)
-WEIGHTS = jax.random.normal(jax.random.key(9), (3, 2))
+WEIGHTS = normal(9, 3, 2)
 
 
 def network(x, t, condition):

@@ -135,7 +135,7 @@ def test_ddim_is_of_first_order(schedule):
     """Twice the steps, half the distance to the exact solution of the probability-flow ODE."""
     process = dj.Gaussian(schedule)
     denoiser = oracle.denoiser(DATA, process, dj.V())
-    x = jax.random.normal(jax.random.key(0), (4, 2))
+    x = oracle.normal(0, 4, 2)
 
     @jax.jit
     def errors():
@@ -154,7 +154,7 @@ def test_ddim_of_eta_1_is_ancestral_sampling():
     """For one consistent prediction the two formulas are the same Gaussian."""
     process = dj.Gaussian(dj.Cosine())
     denoiser = oracle.denoiser(DATA, process, dj.V())
-    x = jax.random.normal(jax.random.key(0), (3, 2))
+    x = oracle.normal(0, 3, 2)
 
     @jax.jit
     def both():

@@ -131,7 +131,7 @@ def test_resuming_with_other_arguments_is_refused(checkout, capsys):
     before = snapshot(checkout / "runs")
     for flags, message in [
         ("--steps 4 --learning-rate 0.5", "made with --learning-rate 0.01, not 0.5"),
-        ("--steps 4 --features 16 --seed 1", "--features 8, not 16 (and 1 more)"),
+        ("--steps 4 --features 16 --seed 1", "made with --seed 0, not 1 (and 1 more)"),
         ("--steps 2", "made with --steps 4, and 2 is fewer"),
     ]:
         assert message in fails(train_command, [*run, *flags.split()], capsys)
