@@ -124,28 +124,27 @@ def main(
     save_png(out / "samples.png", grid(pictures[:60], columns=10, scale=2))
     print(f"{read:.1%} of {guided} samples (DDIM 50, guidance {guidance:g}) read as their label")
 
-    shuffled = np.random.default_rng(0).permutation(len(test))  # the same test images each time
-    runs = [(f"ddim{n}", DDIM(), 1000, n) for n in (10, 20, 50, 100)]
-    runs += [("ancestral1000", Ancestral(), 200, 1000)]
-    rows = []
-    for name, sampler, num, steps in runs:
-        made = sampled(name, sampler, num, steps, 1.0)
-        real = distance(test[shuffled[:num]])
-        rows.append({"sampler": name, "samples": num, "frechet": distance(made), "real": real})
-        print(f"{name:14s} {num:5d} samples  {rows[-1]['frechet']:8.4f}   real {real:8.4f}")
-
     report = {
         "trained_steps": trained,
         "guided_read_as_label": read,
+        "guided_samples": guided,
         "guidance": guidance,
         "judge_on_real_test": judge.accuracy(test, test_labels),
         "features": str(space),
         "reference": f"{len(train)} of fashion_mnist train",
-        "rows": rows,
+        "rows": [],
         "sampling_seconds": seconds,
         "machine": f"{platform.processor() or platform.machine()}, {jax.devices()[0].platform}",
     }
-    write_atomically(out / "report.json", (json.dumps(report, indent=2) + "\n").encode())
+    shuffled = np.random.default_rng(0).permutation(len(test))  # the same test images each time
+    runs = [(f"ddim{n}", DDIM(), 1000, n) for n in (10, 20, 50, 100)]
+    runs += [("ancestral1000", Ancestral(), 200, 1000)]
+    for name, sampler, num, steps in runs:
+        made = distance(sampled(name, sampler, num, steps, 1.0))
+        real = distance(test[shuffled[:num]])
+        report["rows"].append({"sampler": name, "samples": num, "frechet": made, "real": real})
+        write_atomically(out / "report.json", (json.dumps(report, indent=2) + "\n").encode())
+        print(f"{name:14s} {num:5d} samples  {made:8.4f}   real {real:8.4f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -165,5 +165,6 @@ def posterior(
     alpha_s, sigma_s = process.scales(s, x)
     _, sigma_t = process.scales(t, x)
     r, v = transition(process, s, t, x)
-    keep, replace = r * divide(sigma_s**2, sigma_t**2), alpha_s * divide(v, sigma_t**2)
-    return keep * x + replace * x0, v * divide(sigma_s**2, sigma_t**2)
+    share = divide(sigma_s**2, sigma_t**2)
+    keep = r * jnp.where(sigma_t == 0, 1.0, share)  # at t = s = 0, x is the data already
+    return keep * x + alpha_s * divide(v, sigma_t**2) * x0, v * share

@@ -69,8 +69,11 @@ class BetaTable(Protocol):
     def log_alpha_bar(self, t: Array) -> Array:
         """log abar(t) = sum_{k < tT} log(1 - beta_k), the shape of t."""
         t = _at_least_float32(t)
-        knots, values = _log_alpha_bar_table(self)  # type: ignore[arg-type]  # frozen
-        return jnp.interp(t, jnp.asarray(knots, t.dtype), jnp.asarray(values, t.dtype))
+        table = _log_alpha_bar_table(self)  # type: ignore[arg-type]  # frozen
+        values, steps = jnp.asarray(table, t.dtype), len(table) - 1
+        k = jnp.clip(jnp.floor(t * steps), 0, steps - 1).astype(int)
+        left, right = values[k], values[k + 1]
+        return left + (jnp.clip(t, 0, 1) * steps - k) * (right - left)
 
     def alpha(self, t: Array) -> Array:
         return jnp.exp(0.5 * self.log_alpha_bar(t))
@@ -80,10 +83,9 @@ class BetaTable(Protocol):
 
 
 @functools.lru_cache(maxsize=64)
-def _log_alpha_bar_table(table: Any) -> tuple[np.ndarray, np.ndarray]:
-    betas = table.betas()
-    values = np.concatenate([[0.0], np.cumsum(np.log1p(-betas))])
-    return np.arange(len(values)) / len(betas), values
+def _log_alpha_bar_table(table: Any) -> np.ndarray:
+    """log abar at t = 0, 1/T, ..., 1, float64 [T + 1]."""
+    return np.concatenate([[0.0], np.cumsum(np.log1p(-table.betas()))])
 
 
 def _check_betas(name: str, steps: int, start: float, end: float) -> None:

@@ -225,6 +225,8 @@ class ResidualBlock(nn.Module):
             instead of being added before it (DDPM).
         dropout: rate before the second convolution.
         resize: applied on both branches: `average_pool`, `nearest` or `keep_size`.
+        groups: of the norms, at most. Where each channel is a group of its own, the second norm
+            removes an added embedding: take fewer groups than channels, or `modulate`.
         epsilon: of the norms.
 
     Sources: Ho et al. 2020, appendix B; Dhariwal & Nichol 2021 (arXiv:2105.05233), section 3.
@@ -234,6 +236,7 @@ class ResidualBlock(nn.Module):
     modulate: bool = False
     dropout: float = 0.0
     resize: Callable[[Array], Array] = keep_size
+    groups: int = 32
     epsilon: float = 1e-5
 
     @nn.compact
@@ -241,12 +244,12 @@ class ResidualBlock(nn.Module):
         self, x: Float[Array, "b h w c"], embedding: Float[Array, "b e"]
     ) -> Float[Array, "b h2 w2 c2"]:
         dtype = x.dtype
-        h = nn.silu(GroupNorm(epsilon=self.epsilon, name="norm1")(x))
+        h = nn.silu(GroupNorm(self.groups, self.epsilon, name="norm1")(x))
         h = conv3x3(self.channels, dtype, "conv1")(self.resize(h))
 
         features = self.channels * (2 if self.modulate else 1)
         e = dense(features, dtype, "embed")(nn.silu(embedding))
-        norm2 = GroupNorm(epsilon=self.epsilon, name="norm2")
+        norm2 = GroupNorm(self.groups, self.epsilon, name="norm2")
         if self.modulate:
             scale, shift = jnp.split(e, 2, axis=-1)
             h = norm2(h, (scale, shift))
@@ -268,12 +271,13 @@ class Attention(nn.Module):
 
     Attributes:
         head_channels: d; None is one head.
-        epsilon: of the norm.
+        groups, epsilon: of the norm.
 
     Source: Vaswani et al. 2017; Rombach et al. 2022 (arXiv:2112.10752), section 3.3.
     """
 
     head_channels: int | None = None
+    groups: int = 32
     epsilon: float = 1e-5
 
     @nn.compact
@@ -291,7 +295,7 @@ class Attention(nn.Module):
         def heads(v):
             return v.reshape(b, -1, c // d, d)
 
-        pixels = GroupNorm(epsilon=self.epsilon, name="norm")(x).reshape(b, height * width, c)
+        pixels = GroupNorm(self.groups, self.epsilon, name="norm")(x).reshape(b, height * width, c)
         source = pixels if tokens is None else tokens.astype(x.dtype)
         q = heads(dense(c, x.dtype, "query")(pixels))
         k, v = (heads(dense(c, x.dtype, name)(source)) for name in ("key", "value"))

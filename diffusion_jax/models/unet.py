@@ -45,6 +45,7 @@ class UNet(nn.Module):
         dropout: rate in the residual blocks.
         down, up: make the layers between levels: (channels, name=...) -> module(x, embedding).
         time_features: t [b] -> features [b f], `Sinusoidal` or `Fourier`.
+        groups: of the norms, at most; see `ResidualBlock` on networks of few channels.
         epsilon: of the norms.
         dtype: of the computation; parameters, norms' statistics and y are float32.
 
@@ -68,6 +69,7 @@ class UNet(nn.Module):
     down: Callable[..., nn.Module] = StridedDown
     up: Callable[..., nn.Module] = ResizeUp
     time_features: Callable[[Array], Array] = Sinusoidal(128)
+    groups: int = 32
     epsilon: float = 1e-5
     dtype: Any = jnp.float32
 
@@ -86,11 +88,16 @@ class UNet(nn.Module):
 
         def block(h, channels, name):
             return ResidualBlock(
-                channels, self.modulate, self.dropout, epsilon=self.epsilon, name=name
+                channels,
+                self.modulate,
+                self.dropout,
+                groups=self.groups,
+                epsilon=self.epsilon,
+                name=name,
             )(h, embedding)
 
         def attend(h, name):
-            attention = partial(Attention, self.head_channels, self.epsilon)
+            attention = partial(Attention, self.head_channels, self.groups, self.epsilon)
             h = attention(name=f"{name}_self")(h)
             if condition.tokens is None:
                 return h
@@ -122,7 +129,7 @@ class UNet(nn.Module):
             if i > 0:
                 h = self.up(channels, name=f"up{i}_resize")(h, embedding)
 
-        h = nn.silu(GroupNorm(epsilon=self.epsilon, name="norm_out")(h))
+        h = nn.silu(GroupNorm(self.groups, self.epsilon, name="norm_out")(h))
         h = conv3x3(self.out_channels, self.dtype, "conv_out", zero=True)(h)
         return h.astype(jnp.float32)
 

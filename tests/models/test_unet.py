@@ -100,24 +100,17 @@ def test_every_input_matters_to_its_own_example_only(field):
 
 
 @pytest.mark.parametrize(
-    "channels",
-    [
-        pytest.param(8, marks=pytest.mark.xfail(reason="one channel a group: the norm removes it")),
-        pytest.param(
-            32, marks=pytest.mark.xfail(reason="one channel a group: the norm removes it")
-        ),
-        64,
-    ],
+    "channels, groups, survives", [(8, 2, True), (64, 32, True), (8, 8, False)]
 )
-def test_an_added_embedding_survives_the_norm(channels):
-    """Added before the second norm, as in DDPM, the embedding still has to change the block."""
-    block = ResidualBlock(channels)
+def test_an_added_embedding_survives_a_norm_of_wider_groups(channels, groups, survives):
+    """Added before the second norm, as in DDPM, it is removed where each channel is a group."""
+    block = ResidualBlock(channels, groups=groups)
     x, embedding = jnp.zeros((1, 4, 4, channels)), jnp.ones((1, 4))
     params = randomized(block, x, embedding)
     run = jax.jit(
         lambda e: block.apply({"params": params}, jnp.cos(jnp.arange(x.size)).reshape(x.shape), e)
     )
-    assert np.abs(run(embedding) - run(-embedding)).max() > 1e-2
+    assert (np.abs(run(embedding) - run(-embedding)).max() > 1e-2) == survives
 
 
 def test_masked_tokens_do_not_matter():

@@ -40,7 +40,7 @@ def recorded(key, index, steps=1, draws=1, shape=(4,)):
 
 
 @functools.partial(jax.jit, static_argnums=1)
-def first(key, shape, index=None):
+def prior(key, shape, index=None):
     return dj.draw_prior(key, PROCESS, shape, index=index)
 
 
@@ -60,7 +60,7 @@ def test_noise_of_an_example_is_the_same_in_any_batch_bit_for_bit():
     for some in (jnp.array([5]), jnp.array([7, 2])):
         np.testing.assert_array_equal(recorded(KEY, some, steps=3), whole[some])
     some = jnp.array([6, 1])
-    np.testing.assert_array_equal(first(KEY, (2, 4), some), first(KEY, (8, 4))[some])
+    np.testing.assert_array_equal(prior(KEY, (2, 4), some), prior(KEY, (8, 4))[some])
 
 
 def test_noise_is_white_across_examples_pixels_steps_and_draws():
@@ -72,7 +72,7 @@ def test_noise_is_white_across_examples_pixels_steps_and_draws():
         "first step": first,
         "second step": recorded(KEY, index, steps=2, shape=shape) - 10 * first,
         "second draw": recorded(KEY, index, draws=2, shape=shape) - first,
-        "prior": first(KEY, (count, pixels)),
+        "prior": prior(KEY, (count, pixels)),
         "other key": recorded(jax.random.key(1), index, shape=shape),
         "other examples": recorded(KEY, index + count, shape=shape),
         "shifted pixels": jnp.roll(first, 1, axis=1),

@@ -1,13 +1,11 @@
 """Run by test_devices.py in a process with eight simulated devices; prints JSON."""
 
-import dataclasses
 import json
 import sys
 
 import jax
 import numpy as np
 
-from diffusion_jax.models import Sinusoidal, UNet, from_linen
 from diffusion_jax.random import example_keys, normal
 from diffusion_jax.samplers import DDIM
 from diffusion_jax.training.sampling import cycle_labels, sample_batches
@@ -15,12 +13,7 @@ from diffusion_jax.training.sharding import batched, data_mesh, replicated
 from diffusion_jax.training.step import init_state, make_step
 from tests.training import toy
 
-assert len(jax.devices()) == 8
-network = UNet(
-    out_channels=1, channels=8, multipliers=(1,), blocks=1, attention=(4,), modulate=True,
-    dropout=0.1, time_features=Sinusoidal(8),
-)  # fmt: skip
-experiment = dataclasses.replace(toy.recipe(batch_size=16), model=from_linen(network))
+experiment = toy.recipe(batch_size=16)
 
 
 def noised(params):
@@ -31,10 +24,7 @@ def noised(params):
     return jax.tree.unflatten(tree, moved)
 
 
-params = jax.device_get(noised(jax.jit(experiment.init_params)(jax.random.key(0))))
-
-
-def seventeenth(num: int, batch_size: int, devices: int) -> np.ndarray:
+def seventeenth(params, num: int, batch_size: int, devices: int) -> np.ndarray:
     labels = cycle_labels(experiment, num)
     pictures = sample_batches(
         experiment, params, DDIM(1.0), labels,
@@ -53,31 +43,33 @@ def noise(devices: int) -> np.ndarray:
     return np.asarray(draw(jax.random.key(0), np.arange(64)))
 
 
-def trained(devices: int):
+def trained(params, devices: int):
     mesh = data_mesh(devices)
     optimizer = experiment.optimizer(experiment.learning_rate)
     step = make_step(experiment.loss(), optimizer, mesh)
     state = jax.device_put(init_state(params, optimizer), replicated(mesh))
     state, metrics = step(state, jax.random.key(0), jax.device_put(toy.batch(16), batched(mesh)))
-    return jax.device_get(state.params), float(metrics["loss"]), float(metrics["grad_norm"])
+    return float(metrics["loss"]), float(metrics["grad_norm"])
 
 
-base = seventeenth(64, 64, 1)
-others = {d: seventeenth(64, 64, d) for d in (2, 4, 8)}
-one_loss = trained(1)[1:]
-json.dump(
-    {
-        "num_identical": bool(np.array_equal(base, seventeenth(18, 64, 1))),
+def main() -> None:
+    assert len(jax.devices()) == 8
+    params = jax.device_get(noised(jax.jit(experiment.init_params)(jax.random.key(0))))
+    base = seventeenth(params, 64, 64, 1)
+    few, alone = seventeenth(params, 18, 64, 1), seventeenth(params, 18, 1, 1)
+    apart = {d: np.abs(base - seventeenth(params, 64, 64, d)).max() for d in (2, 4, 8)}
+    lone = normal(example_keys(jax.random.key(0), jax.numpy.array([17])), (4, 4, 1))[0]
+    report = {
+        "num_identical": np.array_equal(base, few),
         "largest": float(np.abs(base).max()),
-        "batch_1": float(np.abs(base - seventeenth(18, 1, 1)).max()),
-        "devices": {str(d): float(np.abs(base - x).max()) for d, x in others.items()},
+        "batch_1": float(np.abs(base - alone).max()),
+        "devices": {str(d): float(x) for d, x in apart.items()},
         "noise_identical": all(np.array_equal(noise(1), noise(d)) for d in (2, 4, 8)),
-        "alone_noise_identical": bool(
-            np.array_equal(
-                noise(1)[17], normal(example_keys(jax.random.key(0), np.array([17])), (4, 4, 1))[0]
-            )
-        ),
-        "loss": [one_loss, *(trained(d)[1:] for d in (2, 8))],
-    },
-    sys.stdout,
-)
+        "alone_noise_identical": np.array_equal(noise(1)[17], lone),
+        "loss": [trained(params, d) for d in (1, 2, 8)],
+    }
+    json.dump(report, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()
