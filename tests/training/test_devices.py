@@ -11,8 +11,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# Largest difference between pictures in [-1, 1] that other batch sizes and device counts may
-# make: sums run in another order there. Measured: see docs/determinism.md.
+# Largest difference between pictures in [-1, 1] for other batch sizes and device counts, where
+# sums may run in another order. Measured on CPU: 2.4e-7 for a batch of 1, none for devices.
 TOLERANCE = 1e-5
 
 
