@@ -1,4 +1,10 @@
-"""Handwritten digits, 8x8: the embedded data set, for a first look on a laptop."""
+"""Handwritten digits, 8x8: the embedded data set, for a first look on a laptop.
+
+    python train.py configs/digits.py
+
+A U-Net of 0.19 M parameters. `make demo` trains it on two cores and measures it: 100.0 % of
+1,000 guided samples are read as their label (README, Results).
+"""
 
 import optax
 

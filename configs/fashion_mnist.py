@@ -1,4 +1,10 @@
-"""Fashion-MNIST, 28x28: pieces of clothing in ten classes."""
+"""Fashion-MNIST, 28x28: pieces of clothing in ten classes.
+
+    python train.py configs/fashion_mnist.py
+
+After 2,702 steps, about an hour on two busy cores, 95.0 % of 300 guided samples were read as
+their label (README, Results).
+"""
 
 import functools
 
