@@ -37,7 +37,7 @@ def run_command(command: Callable[[], None]) -> None:
     except (ValueError, OSError, ArithmeticError, RuntimeError, ModuleNotFoundError) as error:
         if os.environ.get("DIFFUSION_JAX_TRACEBACK"):
             raise
-        print(f"error: {_sentence(error)}", file=sys.stderr)
+        sys.stderr.write(f"error: {_sentence(error)}\n")  # one write: no thread comes between
         sys.exit(1)
 
 

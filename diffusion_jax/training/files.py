@@ -16,9 +16,10 @@ import logging
 import os
 import re
 import shutil
+import sys
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -246,12 +247,24 @@ def _quiet_orbax() -> Iterator[None]:
     loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
     for logger in loggers:
         logger.addFilter(from_elsewhere)
+    shown, sys.unraisablehook = sys.unraisablehook, _without_closed_loops(sys.unraisablehook)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
         yield
-    # Not in a finally: after a failure its threads go on logging for a while.
+    # Not in a finally: after a failure its threads go on complaining for a while.
+    sys.unraisablehook = shown
     for logger in loggers:
         logger.removeFilter(from_elsewhere)
+
+
+def _without_closed_loops(show: Callable[[Any], None]) -> Callable[[Any], None]:
+    """TensorStore's threads report to an event loop that a failed write has closed."""
+
+    def hook(unraisable: Any) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            show(unraisable)
+
+    return hook
 
 
 def _sync_tree(root: Path) -> None:

@@ -166,7 +166,7 @@ def _installed(package: str) -> bool:
 def _commit() -> str:
     try:
         found = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=40"],
+            ["git", "--no-optional-locks", "describe", "--always", "--dirty", "--abbrev=40"],
             capture_output=True,
             text=True,
             cwd=Path(__file__).parent,
