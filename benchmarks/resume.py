@@ -5,7 +5,6 @@ time in the midst of writing a checkpoint, and resumed. Then compares the last c
 hash of every leaf (parameters, average, optimizer state, step) and the position in the data.
 """
 
-import json
 import shutil
 import signal
 import subprocess
@@ -16,6 +15,8 @@ from pathlib import Path
 
 import numpy as np
 import tyro
+
+from diffusion_jax.training import files
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -41,7 +42,7 @@ def kill_somewhere(process: subprocess.Popen, folder: Path, writing: bool, wait:
         if writing and fresh and list(folder.glob(".*.tmp")):
             process.send_signal(signal.SIGKILL)
             process.communicate()
-            return "while writing " + next(iter(folder.glob(".*.tmp")), Path("?")).name
+            return "while writing or removing " + next(iter(folder.glob(".*.tmp")), Path("?")).name
         if not writing and fresh:
             time.sleep(wait)
             process.send_signal(signal.SIGKILL)
@@ -52,7 +53,7 @@ def kill_somewhere(process: subprocess.Popen, folder: Path, writing: bool, wait:
 
 
 def last(folder: Path, step: int) -> dict:
-    document = json.loads((folder / str(step) / "checkpoint.json").read_text())
+    document = files.unseal((folder / str(step) / "checkpoint.json").read_text())
     return {"leaves": document["leaves"], "metadata": document["metadata"]}
 
 

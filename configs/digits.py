@@ -15,7 +15,7 @@ from diffusion_jax.training.experiment import Experiment, adam
 
 
 def recipe(
-    steps: int = 1200,
+    steps: int = 900,
     batch_size: int = 128,
     seed: int = 0,
     learning_rate: float = 2e-3,

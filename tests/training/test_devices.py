@@ -30,7 +30,7 @@ def measured():
 
 def test_number_asked_for_changes_no_bit(measured):
     assert measured["num_identical"]
-    assert measured["largest"] > 0.1
+    assert measured["not_clipped"] > 0.5  # clipped pixels would agree whatever happened
 
 
 def test_noise_is_bit_identical_everywhere(measured):
