@@ -21,6 +21,7 @@ import os
 import platform
 import statistics
 import sys
+import time
 from collections.abc import Callable
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -40,9 +41,9 @@ def main() -> None:
     args = parse_args()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     print(f"{machine()}, {args.threads} threads", flush=True)
-    load = os.getloadavg()[0]
-    busy = f"BUSY MACHINE (load {load:.1f} before the start): these times are void.\n"
-    args.note = busy if load > 0.5 else ""
+    busy = busy_cores()
+    void = f"BUSY MACHINE ({busy:.1f} cores before the start): these times are void.\n"
+    args.note = void if busy > 0.2 else ""
     print(args.note, end="", flush=True)
     if args.omp_wait_policy:
         os.environ["OMP_WAIT_POLICY"] = args.omp_wait_policy
@@ -131,6 +132,17 @@ def machine() -> str:
         return next(line.split(": ")[1] for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
+
+
+def busy_cores(seconds: float = 3.0) -> float:
+    """How many cores other programs kept busy for some seconds."""
+
+    def ticks() -> int:
+        return sum(int(v) for v in Path("/proc/stat").read_text().split("\n")[0].split()[1:4])
+
+    before = ticks()
+    time.sleep(seconds)
+    return (ticks() - before) / os.sysconf("SC_CLK_TCK") / seconds
 
 
 class Worker:
