@@ -2,8 +2,8 @@
 
     python train.py configs/fashion_mnist.py
 
-After 2,702 steps, about an hour on two busy cores, 95.0 % of 300 guided samples were read as
-their label (README, Results).
+After 5,546 steps, an hour and a half on two busy cores, 97.0 % of 1,000 guided samples were read
+as their label (README, Results).
 """
 
 import functools

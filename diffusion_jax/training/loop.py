@@ -72,6 +72,8 @@ def train(experiment: Experiment, options: Options, run_dir: Path, *, show: bool
     check_options(options)
     mesh = data_mesh(options.devices)
     check_divides(experiment.batch_size, mesh.size, parts=experiment.accumulate)
+    if experiment.steps < 1:
+        raise ValueError(f"steps is {experiment.steps}; it must be at least 1.")
     experiment.process.prior(jnp.zeros(1))
     source = experiment.source("train", options.data_dir)
     check_source(experiment, source)

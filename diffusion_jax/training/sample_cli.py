@@ -73,14 +73,16 @@ def sample_command(argv: Sequence[str]) -> None:
     """sample.py RUN [--flags]."""
     options = tyro.cli(SampleOptions, args=list(argv), prog="sample.py")
     experiment = load_experiment(options.run_dir, options.recipe)
+    guidance = experiment.guidance if options.guidance is None else options.guidance
     if options.num < 1:
         raise ValueError(f"--num is {options.num}; ask for at least 1 picture.")
-    if options.eta < 0 or (options.eta and options.sampler != "ddim"):
+    if not np.isfinite(guidance):
+        raise ValueError(f"--guidance is {guidance}; it must be a finite number.")
+    if not 0 <= options.eta < np.inf or (options.eta and options.sampler != "ddim"):
         raise ValueError(
             f"--eta is {options.eta}; it belongs to --sampler ddim, and is at least 0."
         )
     labels = cycle_labels(experiment, options.num, options.label)
-    guidance = experiment.guidance if options.guidance is None else options.guidance
     check_labels(experiment, labels, guidance)
     mesh = data_mesh(options.devices)
     check_divides(options.batch_size, mesh.size, what="--batch-size")

@@ -101,6 +101,7 @@ def test_picture_does_not_depend_on_how_many_are_asked_for(checkout):
         ("--step 3", "3"),
         ("--out nowhere/a.png", "can't write nowhere/a.png: No such file or directory"),
         ("--sampler ancestral --eta 0.5", "--eta is 0.5; it belongs to --sampler ddim"),
+        ("--guidance nan", "--guidance is nan; it must be a finite number"),
         ("--steps 0", "needs at least 1 step"),
     ],
 )

@@ -99,6 +99,7 @@ def test_non_finite_loss_names_step_records_and_checkpoint(tmp_path):
 def test_bad_input_comes_before_any_work(tmp_path):
     for arguments, message in [
         ({"batch_size": 0}, "batch_size is 0"),
+        ({"steps": -1}, "steps is -1"),
         ({"batch_size": 6, "accumulate": 4}, "multiple of 4"),
     ]:
         with pytest.raises(ValueError, match=message):
