@@ -180,7 +180,8 @@ def _check_levels(name: str, low: float, high: float) -> None:
 class VE:
     """Noise levels in a geometric progression, equation (6).
 
-    It ends at sigma(1)^2 = sigma_max^2 - sigma_min^2. For data of unit scale sigma_max >= 10 ends in noise.
+    It ends at sigma(1)^2 = sigma_max^2 - sigma_min^2, which is noise for data of unit scale
+    where sigma_max is 10 or more.
 
     Source: Song et al. 2021 (arXiv:2011.13456), equations (30), (31).
     """

@@ -55,7 +55,7 @@ class BetaTable(Protocol):
 
 
 def _entries(table: Any) -> np.ndarray:
-    """log abar at t = 0, 1/T, ..., 1, float64 [T + 1]."""
+    """log abar at t = 0, 1/T, ..., 1, float64 [T + 1]; any frozen table hashes."""
     return _cached_entries(table)
 
 
