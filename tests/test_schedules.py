@@ -131,8 +131,10 @@ def test_linear_vp_has_a_linear_rate_and_sub_vp_the_square_of_its_sigma(x64):
 
 
 def test_levels_of_ve_are_geometric_and_karras_even_in_their_root(x64):
+    t = jnp.linspace(0.0, 1.0, 1001)  # in float64, so that the steps are even
+
     def levels(schedule):
-        return np.sqrt(np.asarray(schedule.sigma(times.astype(float))) ** 2 + schedule.sigma_min**2)
+        return np.sqrt(np.asarray(schedule.sigma(t)) ** 2 + schedule.sigma_min**2)
 
     geometric, roots = levels(dj.VE(0.1, 20.0)), levels(dj.KarrasVE(0.1, 20.0, 5.0)) ** (1 / 5)
     for found in (geometric, roots**5):

@@ -17,7 +17,7 @@ WEIGHTINGS = {
     "edm": dj.EDMWeighting(),
     "sigmoid": dj.SigmoidWeighting(),
 }
-SCHEDULES = (dj.Cosine(), dj.VE(), dj.LinearBeta())
+SCHEDULES = (dj.LinearBeta(), dj.VE())
 T = jnp.asarray([0.0505, 0.3215, 0.7005, 0.9805])  # off a table's knots
 X = jnp.ones((4, 2))
 

@@ -18,6 +18,7 @@ def importance(experiment):
         experiment.model.apply,
         experiment.process,
         experiment.parameterization,
+        weighting=dj.constant,  # L_simple is 0 at alpha = 0
         condition=experiment.labels,
     )
     return dj.importance_sampled(terms, TABLE)
