@@ -54,20 +54,26 @@ def denoiser_from(
     """The denoiser, in the process's coordinates, of a network that works on pixels.
 
     Args:
-        network: (x [b ...], t [b]) -> y with the shape of x.
+        network: (x [b ...], t [b]) -> y with the shape of x, or what `parameterization`
+            splits into that and a variance with the shape of x.
         process: its coordinates, and the solve of y = a x0 + b noise.
         parameterization: names a and b.
     """
 
     def denoiser(x: Array, t: Time) -> Prediction:
         a, b = parameterization.coefficients(process, t, x)
-        y = process.encode(network(process.decode(x), t)).astype(x.dtype)
-        if y.shape != x.shape:
+        answer = network(process.decode(x), t)
+        y, variance = parameterization.split(answer)
+        y = process.encode(y).astype(x.dtype)
+        if y.shape != x.shape or (variance is not None and variance.shape != x.shape):
             raise ValueError(
-                f"the network answered with shape {y.shape} to an x of shape {x.shape}; "
-                "they must be equal."
+                f"the network answered with shape {answer.shape} to an x of shape {x.shape}; "
+                "they must be equal, but for twice the channels with a learned variance."
             )
-        return process.solve(x, t, y, a, b)
+        prediction = process.solve(x, t, y, a, b)
+        if variance is None:
+            return prediction
+        return prediction._replace(variance=variance.astype(x.dtype))
 
     return denoiser
 

@@ -8,6 +8,7 @@ A grid is a plain array of n + 1 times. The step i goes from grid[i] to grid[i +
 Descending grids sample, ascending ones invert.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -58,6 +59,56 @@ class Discrete:
     def __call__(self, key: Key, index: Index, count: int) -> Time:
         k = jnp.floor(self.times(key, index, count) * self.steps)
         return jnp.clip(k + 1.0, 1.0, self.steps) / self.steps
+
+
+@dataclass(frozen=True)
+class HyperbolicSecant:
+    """Times whose log SNR lambda has the density ~ sech(lambda / 2), cut to [low, high].
+
+    lambda = -2 log tan(a u + b), b = arctan(e^(-high/2)), a = arctan(e^(-low/2)) - b: on the
+    cosine schedule, t even in all but its ends. Other schedules train at the same noise levels.
+
+    Attributes:
+        process: finds the time of each lambda; one it never reaches gives the nearer end.
+        low, high: of lambda, in nats.
+        times: gives u in [0, 1).
+
+    Source: Ho & Salimans 2022 (arXiv:2207.12598), section 2 and Algorithm 1, line 4.
+    """
+
+    process: GaussianProcess
+    low: float = -20.0
+    high: float = 20.0
+    times: Times = Uniform()
+
+    def __call__(self, key: Key, index: Index, count: int) -> Time:
+        b = math.atan(math.exp(-self.high / 2))
+        a = math.atan(math.exp(-self.low / 2)) - b
+        angle = a * self.times(key, index, count) + b
+        return self.process.time_at(-2.0 * jnp.log(jnp.tan(angle)))
+
+
+@dataclass(frozen=True)
+class LogNormal:
+    """Times whose noise level sigma/alpha is log-normal: log(sigma/alpha) ~ N(mean, std^2).
+
+    Attributes:
+        process: finds the time of each level; one it never reaches gives the nearer end.
+        mean, std: the paper's P_mean and P_std.
+        times: gives u in [0, 1), of which the normal numbers are quantiles.
+
+    Source: Karras et al. 2022 (arXiv:2206.00364), table 1 and section 5.
+    """
+
+    process: GaussianProcess
+    mean: float = -1.2
+    std: float = 1.2
+    times: Times = Uniform()
+
+    def __call__(self, key: Key, index: Index, count: int) -> Time:
+        u = jnp.clip(self.times(key, index, count), 2**-24, 1 - 2**-24)
+        level = self.mean + self.std * jax.scipy.special.ndtri(u)
+        return self.process.time_at(-2.0 * level)
 
 
 def _check(name: str, n: int, steps: int | None = None) -> None:

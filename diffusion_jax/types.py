@@ -26,8 +26,8 @@ class Prediction(NamedTuple):
     Attributes:
         x0: the clean example, in the process's coordinates, the shape of x.
         noise: the noise that goes with it, the shape of x.
-        variance: learned variance, as the fraction in [0, 1] from the log posterior to
-            the log forward variance; None where the network predicts none.
+        variance: learned variance, as the fraction from the log posterior (0) to the log
+            transition variance (1); None where the network predicts none.
     """
 
     x0: Array
@@ -100,9 +100,16 @@ class GaussianProcess(Process, Protocol):
 
 @runtime_checkable
 class Parameterization(Protocol):
-    """Names what a network predicts: y = a x0 + b noise."""
+    """Names what a network predicts: y = a x0 + b noise.
+
+    A subclass that predicts nothing else inherits `split`.
+    """
 
     def coefficients(self, process: GaussianProcess, t: Time, x: Array) -> tuple[Array, Array]: ...
+
+    def split(self, answer: Array) -> tuple[Array, Array | None]:
+        """The network's answer as y and, where it predicts one, its variance fraction."""
+        return answer, None
 
 
 @runtime_checkable

@@ -31,6 +31,16 @@ SCHEDULES = (
     dj.Cosine(),
     dj.Rectified(),
 )
+MORE_SCHEDULES = (
+    dj.Sigmoid(),
+    dj.Sqrt(),
+    dj.ZeroTerminalSNR(),
+    dj.LinearVP(),
+    dj.SubVP(),
+    dj.VE(),
+    dj.KarrasVE(),
+    dj.Rectified(shift=3.0),
+)
 PARAMETERIZATIONS = (dj.X0(), dj.Noise(), dj.V(), dj.Score(), dj.Velocity())
 
 

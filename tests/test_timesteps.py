@@ -15,6 +15,8 @@ RULES = (
     dj.Stratified(0.2, 0.6),
     dj.Discrete(10),
     dj.Discrete(10, dj.Stratified()),
+    dj.HyperbolicSecant(dj.Gaussian(dj.Cosine())),
+    dj.LogNormal(dj.Gaussian(dj.KarrasVE())),
 )
 every_rule = pytest.mark.parametrize("rule", RULES, ids=repr)
 COUNT = 2000
@@ -70,6 +72,40 @@ def test_discrete_draws_every_entry_of_the_table_equally():
     shares = np.bincount(k, minlength=11) / COUNT
     assert shares[0] == 0
     np.testing.assert_allclose(shares[1:], 0.1, atol=5 * np.sqrt(0.09 / COUNT))
+
+
+@pytest.mark.parametrize("schedule", [dj.Cosine(), dj.KarrasVE()], ids=name)
+def test_log_snr_follows_the_hyperbolic_secant(schedule):
+    """Even draws fill each bin as the density sech(lambda / 2), cut to its range, says."""
+    process, low, high, count = dj.Gaussian(schedule), -6.0, 8.0, 20_000
+    rule = dj.HyperbolicSecant(process, low, high, dj.Stratified())
+    log_snr = np.asarray(process.log_snr(draw(rule, jnp.arange(count), count)))
+    edges = np.linspace(low, high, 15)
+    shares = np.histogram(log_snr, edges)[0] / count
+    middles = (edges[1:] + edges[:-1])[:, None] / 2 + np.linspace(-0.5, 0.5, 41)[None]
+    density = (1 / np.cosh(middles / 2)).mean(1)
+    np.testing.assert_allclose(shares, density / density.sum(), rtol=0.01, atol=5e-4)
+
+
+def test_cosine_times_of_the_secant_are_uniform():
+    t = np.sort(
+        draw(
+            dj.HyperbolicSecant(dj.Gaussian(dj.Cosine()), times=dj.Stratified()), jnp.arange(COUNT)
+        )
+    )
+    np.testing.assert_allclose(np.diff(t), 1 / COUNT, rtol=0.02)
+
+
+@pytest.mark.parametrize("schedule", [dj.Cosine(), dj.KarrasVE()], ids=name)
+def test_noise_levels_are_log_normal(schedule):
+    """Moments and quantiles of log(sigma / alpha), of even draws."""
+    process, count = dj.Gaussian(schedule), 20_000
+    rule = dj.LogNormal(process, times=dj.Stratified())
+    level = -0.5 * np.asarray(process.log_snr(draw(rule, jnp.arange(count), count)))
+    z = (level + 1.2) / 1.2
+    np.testing.assert_allclose([z.mean(), z.std()], [0.0, 1.0], atol=2e-3)
+    np.testing.assert_allclose((z < 1).mean(), 0.841345, atol=1e-3)
+    np.testing.assert_allclose((z < -2).mean(), 0.022750, atol=1e-3)
 
 
 def test_discrete_stays_in_the_table_at_the_edges():

@@ -2,19 +2,19 @@
 
     L = E_{x_0, noise, t} w(t) || y(x_t, t) - (a x_0 + b noise) ||^2 / dimensions           (1)
 
-A weighting w is a value, called as weighting(process, parameterization, t, x). `constant`
-weighs the network's own output by 1. `simple` is DDPM's L_simple, the squared error of the
-noise, whatever the network predicts: w = (alpha / det)^2 with det = alpha b - sigma a.
+It is made of two parts: `Terms`, the loss of each example at a given time, and how times are
+drawn. `averaged` draws them by a rule; `importance.importance_sampled` by what it has seen.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
+from diffusion_jax.losses.weightings import Weighting, constant, simple
 from diffusion_jax.parameterizations import target
-from diffusion_jax.processes import divide
 from diffusion_jax.random import example_keys, normal
 from diffusion_jax.timesteps import Times, Uniform
 from diffusion_jax.types import (
@@ -32,29 +32,88 @@ from diffusion_jax.types import (
     Time,
 )
 
-Weighting = Callable[[GaussianProcess, Parameterization, Time, Array], Array]
+__all__ = ["Weighting", "averaged", "constant", "denoising_loss", "denoising_terms", "simple"]
+
+Conditioning = Callable[[Key, Index, Batch], Condition]
+# (params, key, batch, t) -> (the loss of each example [b], {metric: [b]}). The first of
+# `split(key, 4)` is left to who draws t.
+Terms: TypeAlias = Callable[[Params, Key, Batch, Time], tuple[Array, Metrics]]
 
 
-def constant(
-    process: GaussianProcess, parameterization: Parameterization, t: Time, x: Array
-) -> Array:
-    """w = 1 for the network's own output, rank of x."""
-    alpha, _ = process.scales(t, x)
-    return jnp.ones_like(alpha)
+class Answer(NamedTuple):
+    """A corrupted batch and what the network says of it, in the process's coordinates."""
 
-
-def simple(
-    process: GaussianProcess, parameterization: Parameterization, t: Time, x: Array
-) -> Array:
-    """w = (alpha / det)^2: L_simple of Ho et al. 2020, (14), for any parameterization."""
-    alpha, sigma = process.scales(t, x)
-    a, b = parameterization.coefficients(process, t, x)
-    return divide(alpha, alpha * b - sigma * a) ** 2
+    x0: Array
+    noise: Array
+    x: Array
+    y: Array
+    variance: Array | None
 
 
 def unconditional(key: Key, index: Index, batch: Batch) -> Condition:
     """No condition, for any batch."""
     return Condition()
+
+
+def per_example(values: Array) -> Float[Array, " b"]:
+    """The mean over each example's dimensions."""
+    return jnp.mean(values.reshape(values.shape[0], -1), axis=1)
+
+
+def ask(
+    apply: Apply,
+    process: GaussianProcess,
+    parameterization: Parameterization,
+    condition: Conditioning,
+) -> Callable[[Params, Key, Batch, Time], Answer]:
+    """Corrupts a batch to times t and asks the network; example i draws from keys folded with i."""
+
+    def answer(params: Params, key: Key, batch: Batch, t: Time) -> Answer:
+        _, key_noise, key_condition, key_network = jax.random.split(key, 4)
+        x0 = process.encode(batch["image"])
+        index = jnp.arange(x0.shape[0])
+        noise = normal(example_keys(key_noise, index), x0.shape[1:], x0.dtype)
+        x = process.corrupt(x0, noise, t)
+        c = condition(key_condition, index, batch)
+        said = apply(params, process.decode(x), t, c, key=key_network)
+        y, variance = parameterization.split(said)
+        return Answer(x0, noise, x, process.encode(y), variance)
+
+    return answer
+
+
+def denoising_terms(
+    apply: Apply,
+    process: GaussianProcess,
+    parameterization: Parameterization,
+    *,
+    weighting: Weighting = simple,
+    condition: Conditioning = unconditional,
+) -> Terms:
+    """The loss of equation (1) for each example at a given time; arguments of `denoising_loss`."""
+    answer = ask(apply, process, parameterization, condition)
+
+    def terms(params: Params, key: Key, batch: Batch, t: Time):
+        x0, noise, x, y, _ = answer(params, key, batch, t)
+        error = (y - target(parameterization, process, x0, noise, t)) ** 2
+        weighted = weighting(process, parameterization, t, x) * error
+        return per_example(weighted), {"mse": per_example(error)}
+
+    return terms
+
+
+def averaged(terms: Terms, times: Times = Uniform()) -> Loss:
+    """The mean of these terms over a batch, at times drawn by this rule."""
+
+    def loss(params: Params, extra: Extra, key: Key, batch: Batch):
+        count = batch["image"].shape[0]
+        t = times(jax.random.split(key, 4)[0], jnp.arange(count), count)
+        values, metrics = terms(params, key, batch, t)
+        value = jnp.mean(values)
+        means = {name: jnp.mean(v) for name, v in metrics.items()}
+        return value, ({"loss": value, **means}, extra)
+
+    return loss
 
 
 def denoising_loss(
@@ -64,14 +123,14 @@ def denoising_loss(
     *,
     times: Times = Uniform(),
     weighting: Weighting = simple,
-    condition: Callable[[Key, Index, Batch], Condition] = unconditional,
+    condition: Conditioning = unconditional,
 ) -> Loss:
     """The loss of equation (1), for one batch.
 
     Args:
         apply: (params, x, t, condition, *, key=None) -> y; the key is for dropout.
         process: corrupts.
-        parameterization: what the network predicts.
+        parameterization: what the network predicts. A learned variance isn't trained here.
         times: draws t for each example.
         weighting: w(t).
         condition: (key, index, batch) -> Condition, with its own dropping of conditions.
@@ -82,22 +141,7 @@ def denoising_loss(
 
     Source: Ho et al. 2020 (arXiv:2006.11239), Algorithm 1 and equation (14).
     """
-
-    def loss(params: Params, extra: Extra, key: Key, batch: Batch):
-        key_time, key_noise, key_condition, key_network = jax.random.split(key, 4)
-        x0 = process.encode(batch["image"])
-        count = x0.shape[0]
-        index = jnp.arange(count)
-
-        t = times(key_time, index, count)
-        noise = normal(example_keys(key_noise, index), x0.shape[1:], x0.dtype)
-        x = process.corrupt(x0, noise, t)
-        c = condition(key_condition, index, batch)
-
-        y = process.encode(apply(params, process.decode(x), t, c, key=key_network))
-        error = (y - target(parameterization, process, x0, noise, t)) ** 2
-        value = jnp.mean(weighting(process, parameterization, t, x) * error)
-        metrics: Metrics = {"loss": value, "mse": jnp.mean(error)}
-        return value, (metrics, extra)
-
-    return loss
+    terms = denoising_terms(
+        apply, process, parameterization, weighting=weighting, condition=condition
+    )
+    return averaged(terms, times)

@@ -75,18 +75,23 @@ def from_nnx(make: Callable[[Any], Any]) -> Model:
     return Model(init, apply)
 
 
-def with_time(model: Model, network_time: Callable[[Time], Array]) -> Model:
+def with_time(
+    model: Model,
+    network_time: Callable[[Time], Array],
+    input_scale: Callable[[Time], Array] = jnp.ones_like,
+) -> Model:
     """The Model that is told network_time(t) instead of t, such as a table's index.
 
     Args:
         model: sees c_noise.
         network_time: c_noise, times [b] -> [b]; `table_time` for networks of a table.
+        input_scale: c_in, times [b] -> [b]: the model sees c_in x. `EDM` has both.
     """
 
     def told(params, condition, key):
         return precondition(
             lambda x, t: model.apply(params, x, t, condition, key=key),
-            input_scale=jnp.ones_like,
+            input_scale=input_scale,
             network_time=network_time,
         )
 

@@ -18,6 +18,7 @@ from diffusion_jax.models.conditioning import ClassLabels
 from diffusion_jax.timesteps import Stratified, Times, trailing
 from diffusion_jax.types import (
     Denoiser,
+    Extra,
     GaussianProcess,
     Key,
     Loss,
@@ -29,6 +30,18 @@ from diffusion_jax.types import (
 )
 
 Grid = Callable[[int], jax.Array]
+
+
+def denoising(experiment: "Experiment") -> Loss:
+    """The denoising loss on an experiment's parts, its times and its weighting."""
+    return denoising_loss(
+        experiment.model.apply,
+        experiment.process,
+        experiment.parameterization,
+        times=experiment.times,
+        weighting=experiment.weighting,
+        condition=experiment.labels,
+    )
 
 
 @dataclass(frozen=True)
@@ -48,7 +61,10 @@ class Experiment:
         batch_size: examples a step, over all devices.
         steps: to train.
         seed: of the parameters, the order of the data and every draw.
-        times, weighting: of the loss.
+        make_loss: the loss from these parts.
+        init_extra: makes what that loss carries from step to step, such as
+            `lambda: init_history(1000)`; nothing by default.
+        times, weighting: of the denoising loss.
         augment: of the training pictures.
         ema_decay: of the averaged parameters, which sampling uses.
         accumulate: micro-batches a step.
@@ -68,6 +84,8 @@ class Experiment:
     batch_size: int
     steps: int
     seed: int = 0
+    make_loss: Callable[["Experiment"], Loss] = denoising
+    init_extra: Callable[[], Extra] = tuple
     times: Times = Stratified()
     weighting: Weighting = constant
     augment: Augment | None = None
@@ -83,15 +101,8 @@ class Experiment:
         return self.model.init(key, x, jnp.zeros((1,)), self.labels.null(1))
 
     def loss(self) -> Loss:
-        """The denoising loss on these parts."""
-        return denoising_loss(
-            self.model.apply,
-            self.process,
-            self.parameterization,
-            times=self.times,
-            weighting=self.weighting,
-            condition=self.labels,
-        )
+        """What training minimises."""
+        return self.make_loss(self)
 
     def denoiser(self, params: Params, label: jax.Array, guidance: Scalar | None) -> Denoiser:
         """The clipped denoiser of these parameters and labels.

@@ -145,7 +145,7 @@ def resume(
     """The newest whole checkpoint's state and step, or a new state and 0."""
 
     def start(key) -> State:
-        return init_state(experiment.init_params(key), optimizer)
+        return init_state(experiment.init_params(key), optimizer, experiment.init_extra())
 
     key = jax.random.key(experiment.seed)
     restored = checkpoints.restore_latest(

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 import diffusion_jax as dj
+from diffusion_jax.types import Parameterization
 from tests import oracle
 from tests.oracle import PARAMETERIZATIONS, SCHEDULES, name
 
@@ -28,7 +29,7 @@ SAMPLERS = ("ddim_0", "ddim_0.5", "ddim_1", "ancestral_small", "ancestral_large"
 
 
 @dataclass(frozen=True)
-class Chosen:
+class Chosen(Parameterization):
     """The parameterization with this number, which may be traced: one program for all."""
 
     number: jax.Array

@@ -1,0 +1,231 @@
+"""The variational bound as a loss, term by term, and the hybrid that trains a variance.
+
+On a table of T entries, t = (k + 1)/T and s = k/T, with m and w the posterior's mean and
+variance and m', w' the model's (w' between posterior and transition, `LearnedVariance`):
+
+    L_k = KL(N(m, w) || N(m', w'))
+        = (log(w'/w) + w/w' + (m - m')^2/w' - 1) / 2     for k > 0                      (1)
+    L_0 = -log p(x_0 | x_1), a Gaussian over the pixel's bin of width 2/255             (2)
+
+each a mean over dimensions, in bits; the bound is the sum over k. The hybrid trains the mean
+by L_simple alone:
+
+    L_hybrid = L_simple + weight T L_k,  the gradient of (1), (2) in m' stopped         (3)
+
+With a learned schedule (`Learned`) the bound has three terms, all for continuous time:
+
+    L = E_t[-lambda' ||noise - noise'||^2] / 2 + KL(q(x_1 | x_0) || N(0, I))
+        - E log p(x_0 | x_{0+}),   p over the levels ~ N(x; alpha level, sigma^2)       (4)
+
+Sources: Ho et al. 2020 (arXiv:2006.11239), (5), (13); Nichol & Dhariwal 2021
+(arXiv:2102.09672), section 3.1; Kingma et al. 2021 (arXiv:2107.00630), (11) to (17).
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.special import log_ndtr
+from jaxtyping import Array
+
+from diffusion_jax.losses.denoising import (
+    Answer,
+    Conditioning,
+    Terms,
+    ask,
+    denoising_terms,
+    per_example,
+    unconditional,
+)
+from diffusion_jax.losses.weightings import Weighting, elbo, simple
+from diffusion_jax.parameterizations import target
+from diffusion_jax.processes import Gaussian, posterior, transition
+from diffusion_jax.random import example_keys, normal
+from diffusion_jax.schedules import Learned
+from diffusion_jax.timesteps import Stratified, Times
+from diffusion_jax.types import (
+    Apply,
+    Batch,
+    Extra,
+    GaussianProcess,
+    Key,
+    Loss,
+    Parameterization,
+    Params,
+    Time,
+)
+
+
+def gaussian_kl(mean: Array, variance: Array, mean_2: Array, log_variance_2: Array) -> Array:
+    """KL(N(mean, variance) || N(mean_2, e^log_variance_2)) entry by entry, in nats."""
+    log_ratio = log_variance_2 - jnp.log(variance)
+    distance = (mean - mean_2) ** 2 * jnp.exp(-log_variance_2)
+    return 0.5 * (log_ratio + jnp.exp(-log_ratio) + distance - 1.0)
+
+
+def log_bin_probability(pixels: Array, mean: Array, log_variance: Array) -> Array:
+    """log P under a Gaussian of the pixel's bin, 2/255 wide; those at -1 and 1 are open outwards.
+
+    Bins in the upper tail are mirrored into the lower one, where log_ndtr is accurate.
+    """
+    scale = jnp.exp(-0.5 * log_variance)
+    low = jnp.where(pixels < -0.999, -jnp.inf, (pixels - mean - 1 / 255) * scale)
+    high = jnp.where(pixels > 0.999, jnp.inf, (pixels - mean + 1 / 255) * scale)
+    upper = low + high > 0
+    low, high = jnp.where(upper, -high, low), jnp.where(upper, -low, high)
+    # Mirrored, an open end is always the low one. Its gradient must not meet infinity.
+    opened = jnp.isneginf(low)
+    inside = log_ndtr(high)
+    outside = log_ndtr(jnp.where(opened, high - 1.0, low))
+    gap = jnp.where(opened, 0.0, jnp.minimum(jnp.exp(outside - inside), 1 - 1e-6))
+    return inside + jnp.log1p(-gap)
+
+
+def _bits(
+    answer: Answer,
+    process: GaussianProcess,
+    parameterization: Parameterization,
+    steps: int,
+    t: Time,
+    y: Array,
+) -> Array:
+    """(1) or (2) for each example, in bits a dimension, [b]."""
+    x0, _, x, _, v = answer
+    if v is None:
+        raise ValueError(f"{parameterization} predicts no variance; use LearnedVariance(...).")
+    s = jnp.maximum(t - 1.0 / steps, 0.0)
+    a, b = parameterization.coefficients(process, t, x)
+    guess = process.solve(x, t, y, a, b).x0
+    mean, _ = posterior(process, x, x0, t, s)
+    mean_2, _ = posterior(process, x, guess, t, s)
+    # The first posterior variance is 0, and has no logarithm: the second stands in for it.
+    later = jnp.maximum(t, 2.0 / steps)
+    _, small = posterior(process, x, x0, later, later - 1.0 / steps)
+    _, large = transition(process, s, t, x)
+    log_variance = v * jnp.log(large) + (1.0 - v) * jnp.log(small)
+    kl = per_example(gaussian_kl(mean, small, mean_2, log_variance))
+    decoder = per_example(-log_bin_probability(x0, mean_2, log_variance))
+    first = t * steps < 1.5
+    return jnp.where(first, decoder, kl) / math.log(2)
+
+
+def variational_terms(
+    apply: Apply,
+    process: GaussianProcess,
+    parameterization: Parameterization,
+    steps: int,
+    *,
+    condition: Conditioning = unconditional,
+) -> Terms:
+    """(1) and (2) for each example, in bits a dimension: `steps` times their mean is the bound.
+
+    The prior's term, which has no parameters, is left out. Their variance over t is large:
+    draw t by `importance_sampled`.
+
+    Args:
+        apply: a network with twice the channels.
+        process: on pixels (`encode` is the identity).
+        parameterization: a `LearnedVariance`.
+        steps: entries of the table, T.
+        condition: as in `denoising_loss`.
+    """
+    answer = ask(apply, process, parameterization, condition)
+
+    def terms(params: Params, key: Key, batch: Batch, t: Time):
+        said = answer(params, key, batch, t)
+        bits = _bits(said, process, parameterization, steps, t, said.y)
+        error = (said.y - target(parameterization, process, said.x0, said.noise, t)) ** 2
+        return bits, {"mse": per_example(error)}
+
+    return terms
+
+
+def hybrid_terms(
+    apply: Apply,
+    process: GaussianProcess,
+    parameterization: Parameterization,
+    steps: int,
+    *,
+    weight: float = 0.001,
+    weighting: Weighting = simple,
+    condition: Conditioning = unconditional,
+) -> Terms:
+    """(3) for each example; `averaged(hybrid_terms(...), Discrete(steps))` is the loss.
+
+    Args:
+        apply, process, parameterization, steps, condition: as in `variational_terms`.
+        weight: of the bound beside L_simple.
+        weighting: of the squared error.
+    """
+    answer = ask(apply, process, parameterization, condition)
+
+    def terms(params: Params, key: Key, batch: Batch, t: Time):
+        said = answer(params, key, batch, t)
+        x0, noise, x, y, _ = said
+        error = (y - target(parameterization, process, x0, noise, t)) ** 2
+        weighted = per_example(weighting(process, parameterization, t, x) * error)
+        fixed = jax.lax.stop_gradient(y)
+        bits = _bits(said, process, parameterization, steps, t, fixed)
+        total = weighted + weight * steps * bits
+        return total, {"mse": per_example(error), "bits": bits}
+
+    return terms
+
+
+def vdm_loss(
+    apply: Apply,
+    parameterization: Parameterization,
+    *,
+    times: Times = Stratified(),
+    levels: int = 256,
+    condition: Conditioning = unconditional,
+) -> Loss:
+    """The bound (4) in bits a dimension, of a network and its schedule trained together.
+
+    Args:
+        apply: the network's.
+        parameterization: what it predicts.
+        times: draws t in [0, 1); even over a batch by default.
+        levels: values that a pixel can have, evenly from -1 to 1.
+        condition: as in `denoising_loss`.
+
+    Returns:
+        A loss whose params are {"network": ..., "schedule": init_learned(...)}; metrics
+        "loss", "diffusion", "prior", "reconstruction", in bits a dimension.
+    """
+
+    def loss(params: Params, extra: Extra, key: Key, batch: Batch):
+        schedule = Learned(params["schedule"])
+        terms = denoising_terms(
+            apply, Gaussian(schedule), parameterization, weighting=elbo, condition=condition
+        )
+        key_time, key_noise, *_ = jax.random.split(key, 4)
+        x0 = batch["image"]
+        index = jnp.arange(x0.shape[0])
+        t = times(key_time, index, x0.shape[0])
+        values, _ = terms(params["network"], key, batch, t)
+
+        start, end = schedule.gamma(jnp.array([0.0, 1.0]))
+        sigma = jax.nn.sigmoid(end)
+        prior = 0.5 * jnp.mean((1 - sigma) * x0**2 + sigma - jnp.log(sigma) - 1)
+        noise = normal(example_keys(jax.random.fold_in(key_noise, 0), index), x0.shape[1:])
+        parts = {
+            "diffusion": jnp.mean(values) / math.log(2),
+            "prior": prior / math.log(2),
+            "reconstruction": _reconstruction(x0, noise, start, levels) / math.log(2),
+        }
+        value = sum(parts.values(), start=jnp.zeros(()))
+        return value, ({"loss": value, **parts}, extra)
+
+    return loss
+
+
+def _reconstruction(x0: Array, noise: Array, gamma: Array, levels: int) -> Array:
+    """-log p(x_0 | x) for x = x_0 + e^(gamma/2) noise, the mean over all dimensions, in nats."""
+    values = jnp.linspace(-1.0, 1.0, levels)
+    # From x_0 to each level, in units of the noise: distances that don't cancel.
+    apart = x0[..., None] - values.reshape((1,) * x0.ndim + (levels,))
+    logits = -0.5 * (apart * jnp.exp(-0.5 * gamma) + noise[..., None]) ** 2
+    nearest = jnp.round((x0 + 1) * 0.5 * (levels - 1)).astype(int)
+    chosen = jnp.take_along_axis(logits, nearest[..., None], axis=-1)[..., 0]
+    return jnp.mean(jax.nn.logsumexp(logits, axis=-1) - chosen)
