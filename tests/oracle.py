@@ -34,19 +34,6 @@ SCHEDULES = (
 PARAMETERIZATIONS = (dj.X0(), dj.Noise(), dj.V(), dj.Score(), dj.Velocity())
 
 
-@dataclass(frozen=True)
-class ChosenSchedule:
-    """The schedule with this number in SCHEDULES, which may be traced: one program for all."""
-
-    number: jax.Array
-
-    def alpha(self, t):
-        return jax.lax.switch(self.number, [s.alpha for s in SCHEDULES], t)
-
-    def sigma(self, t):
-        return jax.lax.switch(self.number, [s.sigma for s in SCHEDULES], t)
-
-
 def normal(seed: int, *shape: int) -> jax.Array:
     """Standard normal numbers from NumPy, which has nothing to compile."""
     return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)

@@ -10,8 +10,9 @@ from diffusion_jax.samplers.ancestral import (
 )
 from diffusion_jax.samplers.consistency import Consistency
 from diffusion_jax.samplers.ddim import DDIM
-from diffusion_jax.samplers.edm import EDM, KarrasHeun
+from diffusion_jax.samplers.edm import EDM
 from diffusion_jax.samplers.euler_maruyama import EulerMaruyama
+from diffusion_jax.samplers.heun import Heun
 from diffusion_jax.samplers.langevin import ConstantRate, Langevin, SignalToNoise
 from diffusion_jax.samplers.loop import draw_prior, sample
 from diffusion_jax.samplers.predictor_corrector import PredictorCorrector
@@ -23,7 +24,7 @@ __all__ = [
     "Consistency",
     "ConstantRate",
     "EulerMaruyama",
-    "KarrasHeun",
+    "Heun",
     "Langevin",
     "LearnedRange",
     "LogInterpolated",

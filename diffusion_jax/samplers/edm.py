@@ -7,12 +7,9 @@ In sigma-hat = sigma / alpha, from t to s in a grid of N steps:
     x_hat = r x_t + S_noise sqrt(v) z,   N(r x_t, v) the transition from t to t_hat     (3)
     x_s = the solver's step from (x_hat, t_hat) to s                                    (4)
 
-The paper's solver is Heun's method in x / alpha over sigma-hat, whose slope is the noise:
-DDIM's step, and then with the mean of the noise at both of its ends,
+The paper's solver is `Heun`.
 
-    x_s = ddim + alpha_s (sigma-hat_s - sigma-hat_t) (noise_s - noise_t) / 2            (5)
-
-Source: Karras et al. 2022 (arXiv:2206.00364), Algorithms 1 and 2.
+Source: Karras et al. 2022 (arXiv:2206.00364), Algorithm 2.
 """
 
 import math
@@ -23,36 +20,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
-from diffusion_jax.processes import divide, expand, transition
-from diffusion_jax.samplers.ends import above_data, takes_ddim
+from diffusion_jax.processes import expand, transition
+from diffusion_jax.samplers.heun import Heun
 from diffusion_jax.schedules import safe_sqrt
 from diffusion_jax.types import Denoiser, Sampler, Scalar
-
-
-@partial(jax.tree_util.register_dataclass, data_fields=[], meta_fields=[])
-@dataclass(frozen=True)
-class KarrasHeun:
-    """Equation (5): deterministic, of second order, two calls of the denoiser a step.
-
-    It takes DDIM's step at alpha_t = 0 and sigma_s = 0.
-
-    Source: Karras et al. 2022 (arXiv:2206.00364), Algorithm 1.
-    """
-
-    draws = 0
-
-    def init(self, x: Array, times: Array) -> tuple[()]:
-        return ()
-
-    def step(self, x, state, t, s, denoiser: Denoiser, process, noise):
-        first = denoiser(x, t)
-        ddim = process.corrupt(first.x0, first.noise, s)
-        level, _ = above_data(process, x, t, s)
-        second = denoiser(ddim, level)
-        (alpha_t, sigma_t), (alpha_s, sigma_s) = process.scales(t, x), process.scales(s, x)
-        length = sigma_s - alpha_s * divide(sigma_t, alpha_t)
-        heun = ddim + 0.5 * length * (second.noise - first.noise)
-        return jnp.where(takes_ddim(process, x, t, s), ddim, heun), state
 
 
 @partial(
@@ -72,7 +43,7 @@ class EDM:
         s_tmax: the highest.
         s_noise: the added noise's standard deviation; a little above 1 makes up for a denoiser
             that removes too much.
-        solver: a one-step solver: `KarrasHeun()`, or `DDIM()`, which makes stochastic Euler.
+        solver: a one-step solver: `Heun()`, or `DDIM()`, which makes stochastic Euler.
 
     Source: Karras et al. 2022 (arXiv:2206.00364), Algorithm 2; for their values, table 5.
     """
@@ -81,7 +52,7 @@ class EDM:
     s_tmin: Scalar = 0.0
     s_tmax: Scalar = math.inf
     s_noise: Scalar = 1.0
-    solver: Sampler = KarrasHeun()
+    solver: Sampler = Heun()
 
     @property
     def draws(self) -> int:

@@ -11,7 +11,6 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from diffusion_jax.processes import expand
-from diffusion_jax.samplers.ends import takes_ddim
 from diffusion_jax.schedules import safe_sqrt
 from diffusion_jax.sde import diffusion, reverse_drift
 from diffusion_jax.types import Denoiser
@@ -40,4 +39,5 @@ class EulerMaruyama:
         drift = reverse_drift(process, t, x, prediction)
         moved = x - drift * dt + diffusion(process, t, x) * safe_sqrt(dt) * noise(0)
         ddim = process.corrupt(prediction.x0, prediction.noise, s)
-        return jnp.where(takes_ddim(process, x, t, s), ddim, moved), state
+        (alpha_t, _), (_, sigma_s) = process.scales(t, x), process.scales(s, x)
+        return jnp.where((alpha_t == 0) | (sigma_s == 0), ddim, moved), state

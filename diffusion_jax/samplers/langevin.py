@@ -25,8 +25,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from diffusion_jax.processes import divide, expand
-from diffusion_jax.samplers.ends import above_data
+from diffusion_jax.processes import divide
 from diffusion_jax.schedules import safe_sqrt
 from diffusion_jax.types import Denoiser, Scalar, Time
 
@@ -49,11 +48,11 @@ class ConstantRate:
 class SignalToNoise:
     """Equation (4), with the norms of each example by itself.
 
-    So an example doesn't depend on its batch; in few dimensions these norms fluctuate, which
-    biases the result.
+    So an example doesn't depend on its batch. In few dimensions the norms fluctuate from one
+    iteration to the next, which biases the result: use `ConstantRate` there.
 
     Attributes:
-        r: signal-to-noise ratio of an iteration: 0.16 for VE, 0.01 to 0.05 for VP (table 5).
+        r: signal-to-noise ratio of an iteration; the authors' is 0.16 for VE.
     """
 
     r: Scalar = 0.16
@@ -88,29 +87,26 @@ class Langevin:
     def init(self, x: Array, times: Array) -> tuple[()]:
         return ()
 
-    def _iterate(self, x, t, prediction, process, z):
-        _, sigma = process.scales(t, x)
-        rate = self.rate(prediction.noise, z)
-        return x - rate * sigma * prediction.noise + safe_sqrt(2 * rate) * sigma * z
-
     def correct(self, x: Array, t: Time, denoiser: Denoiser, process, noise) -> Array:
         """`steps` iterations of equation (2) at t, which leave q(x_t) as it is."""
+        _, sigma = process.scales(t, x)
 
         def iterate(j, x):
-            return self._iterate(x, t, denoiser(x, t), process, noise(j)).astype(x.dtype)
+            predicted, z = denoiser(x, t).noise, noise(j)
+            rate = self.rate(predicted, z)
+            x_next = x - rate * sigma * predicted + safe_sqrt(2 * rate) * sigma * z
+            return x_next.astype(x.dtype)
 
         return jax.lax.fori_loop(0, self.steps, iterate, x)
 
     def step(self, x, state, t, s, denoiser: Denoiser, process, noise):
-        level, clean = above_data(process, x, t, s)
-        clean = expand(clean, x)
-        (alpha_t, _), (alpha_s, _) = process.scales(t, x), process.scales(level, x)
-        x = jnp.where(alpha_t == 0, 1.0, divide(alpha_s, alpha_t)) * x
+        (alpha_t, _), (alpha_s, sigma_s) = process.scales(t, x), process.scales(s, x)
 
-        def iterate(j, x):
-            prediction = denoiser(x, level)
-            moved = self._iterate(x, level, prediction, process, noise(j))
-            denoised = jnp.where(j == 0, prediction.x0, x)
-            return jnp.where(clean, denoised, moved).astype(x.dtype)
+        def anneal():
+            kept = jnp.where(alpha_t == 0, 1.0, divide(alpha_s, alpha_t)) * x
+            return self.correct(kept, s, denoiser, process, noise)
 
-        return jax.lax.fori_loop(0, self.steps, iterate, x), state
+        def denoise():
+            return denoiser(x, t).x0.astype(x.dtype)
+
+        return jax.lax.cond(jnp.all(sigma_s == 0), denoise, anneal), state

@@ -8,8 +8,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
-from diffusion_jax.processes import expand
-from diffusion_jax.samplers.ends import above_data
 from diffusion_jax.samplers.euler_maruyama import EulerMaruyama
 from diffusion_jax.samplers.langevin import Langevin, SignalToNoise
 from diffusion_jax.types import Denoiser, Sampler, Time
@@ -50,8 +48,10 @@ class PredictorCorrector:
 
     def step(self, x, state, t, s, denoiser: Denoiser, process, noise):
         x, state = self.predictor.step(x, state, t, s, denoiser, process, noise)
-        level, clean = above_data(process, x, t, s)
-        corrected = self.corrector.correct(
-            x, level, denoiser, process, lambda j: noise(self.predictor.draws + j)
-        )
-        return jnp.where(expand(clean, x), x, corrected), state
+        _, sigma_s = process.scales(s, x)
+
+        def correct():
+            first = self.predictor.draws
+            return self.corrector.correct(x, s, denoiser, process, lambda j: noise(first + j))
+
+        return jax.lax.cond(jnp.all(sigma_s == 0), lambda: x, correct), state
