@@ -19,8 +19,8 @@ from diffusion_jax.parameterizations import X0, Noise, Score, V, Velocity, targe
 from diffusion_jax.processes import Gaussian, posterior, transition
 from diffusion_jax.samplers import (
     DDIM,
-    EDM,
     Ancestral,
+    Churn,
     Consistency,
     ConstantRate,
     EulerMaruyama,
@@ -59,9 +59,9 @@ __version__ = "0.1.0"
 
 __all__ = [
     "DDIM",
-    "EDM",
     "X0",
     "Ancestral",
+    "Churn",
     "Condition",
     "Consistency",
     "ConstantRate",

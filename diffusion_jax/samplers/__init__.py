@@ -10,7 +10,7 @@ from diffusion_jax.samplers.ancestral import (
 )
 from diffusion_jax.samplers.consistency import Consistency
 from diffusion_jax.samplers.ddim import DDIM
-from diffusion_jax.samplers.edm import EDM
+from diffusion_jax.samplers.edm import Churn
 from diffusion_jax.samplers.euler_maruyama import EulerMaruyama
 from diffusion_jax.samplers.heun import Heun
 from diffusion_jax.samplers.langevin import ConstantRate, Langevin, SignalToNoise
@@ -19,8 +19,8 @@ from diffusion_jax.samplers.predictor_corrector import PredictorCorrector
 
 __all__ = [
     "DDIM",
-    "EDM",
     "Ancestral",
+    "Churn",
     "Consistency",
     "ConstantRate",
     "EulerMaruyama",

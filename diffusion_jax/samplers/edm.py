@@ -1,4 +1,4 @@
-"""EDM's stochastic sampler: some noise is added, and a solver steps down from there.
+"""EDM's stochastic sampler: churn adds some noise, and a solver steps down from there.
 
 In sigma-hat = sigma / alpha, from t to s in a grid of N steps:
 
@@ -32,7 +32,7 @@ from diffusion_jax.types import Denoiser, Sampler, Scalar
     meta_fields=[],
 )
 @dataclass(frozen=True)
-class EDM:
+class Churn:
     """Equations (1) to (4), on a descending grid; with s_churn = 0 it is the solver itself.
 
     No noise is added beyond what the process reaches at t = 1.

@@ -222,7 +222,7 @@ def test_edm_euler(x64, sign, churn, n):
 
     times = jnp.asarray(levels.numpy() / 200)
     x = jnp.asarray(START * float(levels[0]))
-    found = run(dj.EDM(**options, solver=dj.DDIM()), x, times, noise_of(n))
+    found = run(dj.Churn(**options, solver=dj.DDIM()), x, times, noise_of(n))
     assert error(found, y) < TOLERANCE
 
 

@@ -61,7 +61,7 @@ def with_variance(process):
 
 
 def consistency(process):
-    """Where the probability-flow ODE takes x_t at t = 0, in 40 steps of Heun."""
+    """Where the probability-flow ODE takes x_t at t = 0, in 20 steps of Heun."""
     denoiser, heun = exact(process), dj.Heun()
 
     def function(x, t):
@@ -69,7 +69,7 @@ def consistency(process):
             x, _ = heun.step(x, (), t * ratios[0], t * ratios[1], denoiser, process, None)
             return x, None
 
-        ratios = jnp.linspace(1.0, 0.0, 41) ** 3
+        ratios = jnp.linspace(1.0, 0.0, 21) ** 3
         x, _ = jax.lax.scan(step, x, jnp.stack([ratios[:-1], ratios[1:]], axis=1))
         return dj.Prediction(x, x)
 
@@ -103,19 +103,19 @@ SLOW = dj.Langevin(dj.ConstantRate(0.5), steps=20)
 FEW = dj.Langevin(dj.ConstantRate(0.1), steps=2)
 CASES = {
     "ddim": Case(dj.DDIM()),
-    "ancestral_small": Case(dj.Ancestral(), 0.1, steps=200),
-    "ancestral_large": Case(dj.Ancestral(dj.fixed_large), 0.1, steps=200),
+    "ancestral_small": Case(dj.Ancestral(), 0.1, steps=150),
+    "ancestral_large": Case(dj.Ancestral(dj.fixed_large), 0.1, steps=150),
     "ancestral_learned": Case(
-        dj.Ancestral(dj.learned_range), 0.1, steps=200, denoiser=with_variance
+        dj.Ancestral(dj.learned_range), 0.1, steps=150, denoiser=with_variance
     ),
     "heun": Case(dj.Heun(), steps=50, from_noise=False),
-    "edm": Case(dj.EDM(s_churn=10.0), 0.05),
-    "edm_euler": Case(dj.EDM(s_churn=10.0, solver=dj.DDIM()), 0.1, steps=200),
-    "euler_maruyama": Case(dj.EulerMaruyama(), 0.05, steps=200, from_noise=False),
+    "edm": Case(dj.Churn(s_churn=10.0), 0.05),
+    "edm_euler": Case(dj.Churn(s_churn=5.0, solver=dj.DDIM()), 0.1),
+    "euler_maruyama": Case(dj.EulerMaruyama(), 0.05, steps=150, from_noise=False),
     "langevin": Case(SLOW, 0.05, steps=60, from_noise=False),
     "ddim_and_langevin": Case(dj.PredictorCorrector(dj.DDIM(), FEW)),
     "euler_and_langevin": Case(
-        dj.PredictorCorrector(dj.EulerMaruyama(), FEW), steps=200, from_noise=False
+        dj.PredictorCorrector(dj.EulerMaruyama(), FEW), steps=100, from_noise=False
     ),
     "consistency": Case(dj.Consistency(), steps=4, from_noise=False, denoiser=consistency),
 }

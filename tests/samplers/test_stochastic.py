@@ -97,7 +97,7 @@ def test_edm_is_algorithm_2(x64):
             slope = 0.5 * (slope + (after_euler - mean_of_data(after_euler, after)) / after)
         y = y + (after - hat) * slope
 
-    sampler = dj.EDM(churn, low, high, inflate)
+    sampler = dj.Churn(churn, low, high, inflate)
     noise = jnp.asarray(noise)
     found = jax.jit(
         lambda: dj.sample(KEY, sampler, PROCESS, denoiser, x, jnp.asarray(times), noise=noise)
@@ -110,10 +110,10 @@ def test_edm_without_churn_is_its_solver():
     x = start()
     for solver in (dj.Heun(), dj.DDIM()):
         expected = run(solver, x)
-        np.testing.assert_allclose(run(dj.EDM(solver=solver), x), expected, atol=1e-6)
-        outside = dj.EDM(s_churn=3.0, s_tmin=90.0, solver=solver)
+        np.testing.assert_allclose(run(dj.Churn(solver=solver), x), expected, atol=1e-6)
+        outside = dj.Churn(s_churn=3.0, s_tmin=90.0, solver=solver)
         np.testing.assert_allclose(run(outside, x), expected, atol=1e-6)
-        changed = run(dj.EDM(s_churn=3.0, solver=solver), x)
+        changed = run(dj.Churn(s_churn=3.0, solver=solver), x)
         assert np.abs(changed - expected).max() > 0.01
 
 
@@ -146,7 +146,7 @@ def test_correction_of_rate_0_is_none():
     """What is left is the predictor, with the noises that come first."""
     x = start()
     corrector = dj.Langevin(dj.ConstantRate(0.0), steps=2)
-    for predictor in (dj.DDIM(), dj.EDM(s_churn=3.0)):
+    for predictor in (dj.DDIM(), dj.Churn(s_churn=3.0)):
         both = dj.PredictorCorrector(predictor, corrector)
         assert both.draws == predictor.draws + 2
         np.testing.assert_allclose(run(both, x), run(predictor, x), atol=1e-5)
@@ -225,7 +225,7 @@ def test_values_are_leaves():
     """Samplers with other numbers have the same structure, so jit compiles nothing for them."""
     pairs = (
         (dj.Ancestral(dj.LogInterpolated(0.2)), dj.Ancestral(dj.fixed_large)),
-        (dj.EDM(), dj.EDM(40.0, 0.05, 50.0, 1.003)),
+        (dj.Churn(), dj.Churn(40.0, 0.05, 50.0, 1.003)),
         (dj.Langevin(), dj.Langevin(dj.ConstantRate(0.3))),
         (dj.PredictorCorrector(), dj.PredictorCorrector(corrector=CORRECTOR)),
         (dj.Consistency(), dj.Consistency(0.01)),
@@ -241,7 +241,7 @@ EVERY = (
     dj.Ancestral(),
     dj.Ancestral(dj.learned_range),
     dj.Heun(),
-    dj.EDM(s_churn=1.0),
+    dj.Churn(s_churn=1.0),
     dj.EulerMaruyama(),
     dj.Langevin(steps=2),
     dj.Langevin(dj.SignalToNoise(), steps=1),
