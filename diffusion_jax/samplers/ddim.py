@@ -1,4 +1,10 @@
-"""DDIM: x_s put together again from the predicted x0 and noise."""
+"""DDIM: x_s put together again from the predicted x0 and noise.
+
+On an ascending grid it inverts: x_0 becomes the x_t from which the same grid, descending,
+makes it again, up to an error that halves as the number of steps doubles (DDIM is Euler's
+method, whose slope is taken at either end of a step). The grid starts at a t > 0 unless the
+network's output says what the noise at sigma = 0 is (noise and v do, x0 doesn't).
+"""
 
 from dataclasses import dataclass
 from functools import partial

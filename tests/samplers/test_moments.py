@@ -39,19 +39,10 @@ class Chosen(Parameterization):
         return tuple(jnp.stack(c)[self.number] for c in zip(*every, strict=True))
 
 
-def ancestral(large):
-    """`Ancestral` with fixed_large or fixed_small variance, as `large` says; it may be traced."""
-
-    def variance(*args):
-        return jnp.where(large, dj.fixed_large(*args), dj.fixed_small(*args))
-
-    return dj.Ancestral(variance)
-
-
 def of_every_sampler(run):
     """run(sampler) for each of SAMPLERS, stacked, as two programs instead of five."""
     ddim = jax.vmap(lambda eta: run(dj.DDIM(eta)))(jnp.array([0.0, 0.5, 1.0]))
-    rest = jax.vmap(lambda large: run(ancestral(large)))(jnp.array([False, True]))
+    rest = jax.vmap(lambda v: run(dj.Ancestral(dj.LogInterpolated(v))))(jnp.array([0.0, 1.0]))
     return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), ddim, rest)
 
 
