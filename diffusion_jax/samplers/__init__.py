@@ -2,6 +2,39 @@
 
 from diffusion_jax.samplers.ancestral import Ancestral, fixed_large, fixed_small
 from diffusion_jax.samplers.ddim import DDIM
+from diffusion_jax.samplers.deis import DEIS
+from diffusion_jax.samplers.dpm_solver import (
+    DPMSolverPP,
+    DPMSolverPPSingle,
+    published_third,
+)
+from diffusion_jax.samplers.euler import Euler
+from diffusion_jax.samplers.exponential import exact, midpoint
+from diffusion_jax.samplers.heun import Heun
 from diffusion_jax.samplers.loop import draw_prior, sample
+from diffusion_jax.samplers.ode import Adaptive
+from diffusion_jax.samplers.pndm import PLMS, PNDM
+from diffusion_jax.samplers.unipc import UniPC, bh1, bh2
 
-__all__ = ["DDIM", "Ancestral", "draw_prior", "fixed_large", "fixed_small", "sample"]
+__all__ = [
+    "DDIM",
+    "DEIS",
+    "PLMS",
+    "PNDM",
+    "Adaptive",
+    "Ancestral",
+    "DPMSolverPP",
+    "DPMSolverPPSingle",
+    "Euler",
+    "Heun",
+    "UniPC",
+    "bh1",
+    "bh2",
+    "draw_prior",
+    "exact",
+    "fixed_large",
+    "fixed_small",
+    "midpoint",
+    "published_third",
+    "sample",
+]
