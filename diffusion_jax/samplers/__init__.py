@@ -3,11 +3,8 @@
 from diffusion_jax.samplers.ancestral import Ancestral, fixed_large, fixed_small
 from diffusion_jax.samplers.ddim import DDIM
 from diffusion_jax.samplers.deis import DEIS
-from diffusion_jax.samplers.dpm_solver import (
-    DPMSolverPP,
-    DPMSolverPPSingle,
-    published_third,
-)
+from diffusion_jax.samplers.dpm_solver import DPMSolverPP, published_third
+from diffusion_jax.samplers.dpm_solver_single import DPMSolverPPSingle
 from diffusion_jax.samplers.euler import Euler
 from diffusion_jax.samplers.exponential import exact, midpoint
 from diffusion_jax.samplers.heun import Heun
