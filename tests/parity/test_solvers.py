@@ -80,7 +80,7 @@ PAIRS: dict[str, tuple[Any, Any, dict]] = {
     "UniPC-1": (dj.UniPC(1), UNIPC, {"solver_order": 1}),
     "UniPC-2 bh1": (dj.UniPC(2, dj.bh1), UNIPC, {"solver_order": 2, "solver_type": "bh1"}),
     "UniPC-2 bh2": (dj.UniPC(2), UNIPC, {"solver_order": 2, "solver_type": "bh2"}),
-    # leading: it casts x / alpha to float32, where the cosine table's last alpha of 5e-5 costs 1e-4.
+    # leading: it casts x / alpha to float32, and the cosine table's last alpha is 5e-5.
     "Euler": (dj.DDIM(), diffusers.EulerDiscreteScheduler, {"timestep_spacing": "leading"}),
     "Heun": (dj.Heun(), diffusers.HeunDiscreteScheduler, {}),
     "PNDM": (dj.PNDM(), diffusers.PNDMScheduler, {"skip_prk_steps": False}),
