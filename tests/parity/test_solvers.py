@@ -78,7 +78,6 @@ PAIRS: dict[str, tuple[Any, Any, dict]] = {
     "DEIS-2": (dj.DEIS(2), DEIS, {"solver_order": 2, "lower_order_final": False}),
     "DEIS-3": (dj.DEIS(3), DEIS, {"solver_order": 3, "lower_order_final": False}),
     "UniPC-1": (dj.UniPC(1), UNIPC, {"solver_order": 1}),
-    "UniPC-2 bh1": (dj.UniPC(2, dj.bh1), UNIPC, {"solver_order": 2, "solver_type": "bh1"}),
     "UniPC-2 bh2": (dj.UniPC(2), UNIPC, {"solver_order": 2, "solver_type": "bh2"}),
     # leading: it casts x / alpha to float32, and the cosine table's last alpha is 5e-5.
     "Euler": (dj.DDIM(), diffusers.EulerDiscreteScheduler, {"timestep_spacing": "leading"}),
