@@ -10,10 +10,15 @@ from diffusion_jax.denoisers import (
     clip,
     clip_x0_only,
     denoiser_from,
+    dynamic_threshold,
     precondition,
     table_time,
 )
-from diffusion_jax.guidance import classifier_free, classifier_free_fused, drop_condition
+from diffusion_jax.guidance import (
+    classifier_free,
+    classifier_free_fused,
+    drop_condition,
+)
 from diffusion_jax.losses import (
     P2,
     EDMWeighting,
@@ -47,23 +52,40 @@ from diffusion_jax.parameterizations import (
     Velocity,
     target,
 )
-from diffusion_jax.processes import Gaussian, posterior, transition
+from diffusion_jax.processes import (
+    Gaussian,
+    posterior,
+    transition,
+)
 from diffusion_jax.samplers import (
     DDIM,
+    DEIS,
+    PLMS,
+    PNDM,
+    Adaptive,
     Ancestral,
     Churn,
     Consistency,
     ConstantRate,
+    DPMSolverPP,
+    DPMSolverPPSingle,
+    Euler,
     EulerMaruyama,
     Heun,
     Langevin,
     LogInterpolated,
     PredictorCorrector,
     SignalToNoise,
+    UniPC,
+    bh1,
+    bh2,
     draw_prior,
+    exact,
     fixed_large,
     fixed_small,
     learned_range,
+    midpoint,
+    published_third,
     sample,
 )
 from diffusion_jax.schedules import (
@@ -83,7 +105,12 @@ from diffusion_jax.schedules import (
     init_learned,
     log_snr,
 )
-from diffusion_jax.sde import diffusion, drift, probability_flow, reverse_drift
+from diffusion_jax.sde import (
+    diffusion,
+    drift,
+    probability_flow,
+    reverse_drift,
+)
 from diffusion_jax.timesteps import (
     Discrete,
     HyperbolicSecant,
@@ -93,18 +120,29 @@ from diffusion_jax.timesteps import (
     karras,
     leading,
     linspace,
+    quadratic,
     trailing,
+    uniform_log_snr,
 )
-from diffusion_jax.types import Condition, Denoiser, Model, Prediction
+from diffusion_jax.types import (
+    Condition,
+    Denoiser,
+    Model,
+    Prediction,
+)
 
 __version__ = "0.1.0"
 
 __all__ = [
     "DDIM",
+    "DEIS",
     "EDM",
     "P2",
+    "PLMS",
+    "PNDM",
     "VE",
     "X0",
+    "Adaptive",
     "Ancestral",
     "Churn",
     "Condition",
@@ -112,9 +150,12 @@ __all__ = [
     "ConstantRate",
     "Cosine",
     "CosineBeta",
+    "DPMSolverPP",
+    "DPMSolverPPSingle",
     "Denoiser",
     "Discrete",
     "EDMWeighting",
+    "Euler",
     "EulerMaruyama",
     "Gaussian",
     "Heun",
@@ -142,11 +183,14 @@ __all__ = [
     "Sqrt",
     "Stratified",
     "SubVP",
+    "UniPC",
     "Uniform",
     "V",
     "Velocity",
     "ZeroTerminalSNR",
     "averaged",
+    "bh1",
+    "bh2",
     "classifier_free",
     "classifier_free_fused",
     "clip",
@@ -160,7 +204,9 @@ __all__ = [
     "draw_prior",
     "drift",
     "drop_condition",
+    "dynamic_threshold",
     "elbo",
+    "exact",
     "explicit_score_matching",
     "fixed_large",
     "fixed_small",
@@ -174,9 +220,12 @@ __all__ = [
     "learned_range",
     "linspace",
     "log_snr",
+    "midpoint",
     "posterior",
     "precondition",
     "probability_flow",
+    "published_third",
+    "quadratic",
     "reverse_drift",
     "sample",
     "simple",
@@ -186,6 +235,7 @@ __all__ = [
     "target",
     "trailing",
     "transition",
+    "uniform_log_snr",
     "variational_terms",
     "vdm_loss",
 ]

@@ -103,3 +103,25 @@ def clip_x0_only(
         return prediction._replace(x0=x0)
 
     return clipped
+
+
+def dynamic_threshold(
+    denoiser: Denoiser, process: Process, quantile: Scalar = 0.995, maximum: Scalar = jnp.inf
+) -> Denoiser:
+    """x0 clipped to [-r, r] and divided by r, with the noise that goes with it.
+
+    r is the quantile of |x0| over an example's pixels, at least 1 and at most `maximum`: where
+    few pixels leave [-1, 1] it is `clip`, where many do they are pulled inwards together.
+
+    Source: Saharia et al. 2022 (arXiv:2205.11487), section 2.3.
+    """
+
+    def thresholded(x: Array, t: Time) -> Prediction:
+        prediction = denoiser(x, t)
+        pixels = process.decode(prediction.x0)
+        size = jnp.abs(pixels).reshape(pixels.shape[0], -1)
+        r = expand(jnp.clip(jnp.quantile(size, quantile, axis=1), 1.0, maximum), pixels)
+        x0 = process.encode(jnp.clip(pixels, -r, r) / r)
+        return process.complete(x, t, x0)._replace(variance=prediction.variance)
+
+    return thresholded

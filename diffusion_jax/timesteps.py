@@ -201,3 +201,49 @@ def karras(
     highest = jnp.minimum(sigma_max, reached) ** (1 / rho)
     levels = jnp.linspace(highest, sigma_min ** (1 / rho), n) ** rho
     return jnp.append(process.time_at(-2.0 * jnp.log(levels)), 0.0)
+
+
+def quadratic(n: int, steps: int | None = None) -> Float[Array, " {n}+1"]:
+    """1, ((n - 1)/n)^2, ..., (1/n)^2, 0: denser near the data.
+
+    Args:
+        n: number of steps.
+        steps: length T of a discrete table to round to; None leaves t continuous.
+
+    Source: Song et al. 2021 (arXiv:2010.02502), appendix D.2.
+
+    >>> quadratic(4)
+    Array([1.    , 0.5625, 0.25  , 0.0625, 0.    ], dtype=float32)
+    """
+    _check("quadratic", n, steps)
+    grid = (np.arange(n, -1, -1) / n) ** 2
+    if steps is not None:  # each entry of the table at most once
+        grid = np.maximum(np.round(grid * steps), np.arange(n, -1, -1)) / steps
+    return jnp.asarray(grid, jnp.float32)
+
+
+def uniform_log_snr(
+    n: int, process: GaussianProcess, *, low: float = -5.0, high: float = 3.0
+) -> Float[Array, " {n}+1"]:
+    """Times at which the log SNR climbs evenly from `low` to `high`.
+
+    It ends at `high`, above t = 0: append 0 to sample data.
+
+    Args:
+        n: number of steps.
+        process: turns each log SNR into its time.
+        low: log SNR where the grid starts.
+        high: log SNR where it ends.
+
+    Raises:
+        ValueError: not low < high.
+
+    Source: Lu et al. 2022 (arXiv:2206.00927), section 3.4.
+    """
+    _check("uniform_log_snr", n)
+    if not low < high:
+        raise ValueError(
+            f"uniform_log_snr: low is {low} and high is {high}; sampling raises the "
+            "signal-to-noise ratio, low < high."
+        )
+    return process.time_at(jnp.linspace(low, high, n + 1))

@@ -8,21 +8,76 @@ from diffusion_jax.samplers.ancestral import (
     fixed_small,
     learned_range,
 )
-from diffusion_jax.samplers.consistency import Consistency
-from diffusion_jax.samplers.ddim import DDIM
-from diffusion_jax.samplers.edm import Churn
-from diffusion_jax.samplers.euler_maruyama import EulerMaruyama
-from diffusion_jax.samplers.heun import Heun
-from diffusion_jax.samplers.langevin import ConstantRate, Langevin, SignalToNoise
-from diffusion_jax.samplers.loop import draw_prior, sample
-from diffusion_jax.samplers.predictor_corrector import PredictorCorrector
+from diffusion_jax.samplers.consistency import (
+    Consistency,
+)
+from diffusion_jax.samplers.ddim import (
+    DDIM,
+)
+from diffusion_jax.samplers.deis import (
+    DEIS,
+)
+from diffusion_jax.samplers.dpm_solver import (
+    DPMSolverPP,
+    published_third,
+)
+from diffusion_jax.samplers.dpm_solver_single import (
+    DPMSolverPPSingle,
+)
+from diffusion_jax.samplers.edm import (
+    Churn,
+)
+from diffusion_jax.samplers.euler import (
+    Euler,
+)
+from diffusion_jax.samplers.euler_maruyama import (
+    EulerMaruyama,
+)
+from diffusion_jax.samplers.exponential import (
+    exact,
+    midpoint,
+)
+from diffusion_jax.samplers.heun import (
+    Heun,
+)
+from diffusion_jax.samplers.langevin import (
+    ConstantRate,
+    Langevin,
+    SignalToNoise,
+)
+from diffusion_jax.samplers.loop import (
+    draw_prior,
+    sample,
+)
+from diffusion_jax.samplers.ode import (
+    Adaptive,
+)
+from diffusion_jax.samplers.pndm import (
+    PLMS,
+    PNDM,
+)
+from diffusion_jax.samplers.predictor_corrector import (
+    PredictorCorrector,
+)
+from diffusion_jax.samplers.unipc import (
+    UniPC,
+    bh1,
+    bh2,
+)
 
 __all__ = [
     "DDIM",
+    "DEIS",
+    "PLMS",
+    "PNDM",
+    "Adaptive",
     "Ancestral",
     "Churn",
     "Consistency",
     "ConstantRate",
+    "DPMSolverPP",
+    "DPMSolverPPSingle",
+    "Euler",
     "EulerMaruyama",
     "Heun",
     "Langevin",
@@ -30,9 +85,15 @@ __all__ = [
     "LogInterpolated",
     "PredictorCorrector",
     "SignalToNoise",
+    "UniPC",
+    "bh1",
+    "bh2",
     "draw_prior",
+    "exact",
     "fixed_large",
     "fixed_small",
     "learned_range",
+    "midpoint",
+    "published_third",
     "sample",
 ]
