@@ -14,6 +14,14 @@ from diffusion_jax.denoisers import (
     table_time,
 )
 from diffusion_jax.guidance import classifier_free, classifier_free_fused, drop_condition
+from diffusion_jax.likelihood import (
+    bits_per_dimension,
+    continuous_bound,
+    dequantise,
+    estimated_bound,
+    flow_log_density,
+    variational_bound,
+)
 from diffusion_jax.losses import constant, denoising_loss, simple
 from diffusion_jax.parameterizations import X0, Noise, Score, V, Velocity, target
 from diffusion_jax.processes import Gaussian, posterior, transition
@@ -67,17 +75,22 @@ __all__ = [
     "Uniform",
     "V",
     "Velocity",
+    "bits_per_dimension",
     "classifier_free",
     "classifier_free_fused",
     "clip",
     "clip_x0_only",
     "constant",
+    "continuous_bound",
     "denoiser_from",
     "denoising_loss",
+    "dequantise",
     "draw_prior",
     "drop_condition",
+    "estimated_bound",
     "fixed_large",
     "fixed_small",
+    "flow_log_density",
     "karras",
     "leading",
     "linspace",
@@ -90,4 +103,5 @@ __all__ = [
     "target",
     "trailing",
     "transition",
+    "variational_bound",
 ]
