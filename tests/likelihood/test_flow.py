@@ -76,7 +76,7 @@ def test_exact_divergence_gives_the_truth(x64, schedule):
 
 def test_hutchinson_is_right_on_average_within_its_error(x64):
     """Rademacher probes are the better ones, and four are worth four times one."""
-    count, times = 4000, ascending(8, start_at(dj.Gaussian(dj.Cosine()), 0.05))
+    count, times = 4000, ascending(4, start_at(dj.Gaussian(dj.Cosine()), 0.05))
 
     @jax.jit
     def run(x):
@@ -127,7 +127,7 @@ def test_pictures_in_float32_and_batches():
         np.full((2, 2, 1), 0.2), np.array([0.3, 1.0, 0.5, 2.0]).reshape(2, 2, 1)
     )
     denoiser = oracle.denoiser(data, process, dj.V())
-    x, chosen = oracle.normal(0, 4, 2, 2, 1), jnp.array([2, 0])
+    x, order = oracle.normal(0, 4, 2, 2, 1), jnp.array([2, 0, 3, 1])
     times = ascending(20, start_at(process, 0.01))
 
     @jax.jit
@@ -143,8 +143,8 @@ def test_pictures_in_float32_and_batches():
     want = data.log_density(process, x, jnp.zeros(4))
     np.testing.assert_allclose(exact, want, atol=1e-2)
     assert np.all(exact != estimated)
-    for whole, part in zip((exact, estimated), run(x[chosen], chosen), strict=True):
-        np.testing.assert_allclose(whole[chosen], part, rtol=1e-5)
+    for there, moved in zip((exact, estimated), run(x[order], order), strict=True):
+        np.testing.assert_allclose(there[order], moved, rtol=1e-5)
 
 
 def test_refuses():

@@ -96,8 +96,8 @@ def test_labels_and_the_exact_divergence_are_heard(checkout):
         ("--estimator ode --steps 0", "--steps is 0; it is at least 1"),
         ("--estimator continuous --draws 0", "--draws is 0; an integral over time"),
         ("--batch-size 0", "--batch-size is 0"),
-        ("--step 3", "3"),
-        ("--out nowhere/a.json", "can't write nowhere/a.json: No such file or directory"),
+        ("--num 4 --step 3", "step 3"),
+        ("--num 4 --out nowhere/a.json", "can't write nowhere/a.json: No such file or directory"),
         ("--num 2 --batch-size 2 --variance learned", "predicts no variance"),
     ],
 )
