@@ -257,7 +257,7 @@ def test_levels_cost_their_entropy():
         mean_and_error(bound.total / (4 * np.log(2))) for bound in bounds
     )
     assert tight_error < 0.03 and abs(tight - 2.0) < 4 * tight_error
-    assert -4 * loose_error < loose - 2.0 < 0.15
+    assert -4 * loose_error < loose - 2.0 < 0.25
 
 
 def test_an_example_depends_on_its_number_and_not_on_its_place():
