@@ -19,6 +19,7 @@ Sources: Ho et al. 2020 (arXiv:2006.11239), (13); Theis et al. 2016 (arXiv:1511.
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -35,8 +36,8 @@ DEQUANTISATION_BITS = math.log2(127.5)  # what (2) adds
 Decoder = Callable[[Array, Array, Array], Array]  # (x, mean, std) -> log-likelihood [b]
 
 
-def bits_per_dimension(nats: Array | float, dimensions: int) -> Array | float:
-    """nats / (dimensions log 2), for a negative log-likelihood of whole examples.
+def bits_per_dimension(nats: Any, dimensions: int) -> Any:
+    """nats / (dimensions log 2), for the -log P of whole examples: a number or any array.
 
     >>> bits_per_dimension(math.log(2) * 784, 784)
     1.0

@@ -92,12 +92,14 @@ class Estimator(NamedTuple):
     """How the nats of a batch are found.
 
     Attributes:
-        nats: (denoiser, key, index, image) -> terms [b] in nats, whose sum is -log P.
+        terms: names of what -log P is a sum of.
+        nats: (denoiser, key, index, image) -> these terms, each [b] in nats.
         clipped: whether the denoiser's x0 is to be clipped to the pixels' range.
         assumes: sentences.
     """
 
-    nats: Callable[[Denoiser, Key, jax.Array, jax.Array], dict[str, jax.Array]]
+    terms: tuple[str, ...]
+    nats: Callable[[Denoiser, Key, jax.Array, jax.Array], tuple[jax.Array, ...]]
     clipped: bool
     assumes: list[str]
 
@@ -166,6 +168,7 @@ def choose_estimator(experiment: Experiment, options: EvaluateOptions) -> Estima
     return make(process, options)
 
 
+_BOUND = likelihood.Bound._fields[:3]
 _LEVELS = "an upper bound on -log2 P of the 8-bit levels themselves: nothing is dequantised"
 _DRAWN = "times drawn for each picture; the standard error contains what that costs"
 
@@ -186,9 +189,10 @@ def _discrete(process: GaussianProcess, options: EvaluateOptions) -> Estimator:
             )
         else:
             bound = likelihood.variational_bound(key, process, denoiser, image, times, **how)
-        return _terms(bound)
+        return bound[:3]
 
     return Estimator(
+        _BOUND,
         nats,
         True,
         [
@@ -206,11 +210,11 @@ def _continuous(process: GaussianProcess, options: EvaluateOptions) -> Estimator
         raise ValueError("--draws is 0; an integral over time needs at least 1.")
 
     def nats(denoiser: Denoiser, key, index, image):
-        return _terms(
-            likelihood.continuous_bound(key, process, denoiser, image, draws=draws, index=index)
-        )
+        bound = likelihood.continuous_bound(key, process, denoiser, image, draws=draws, index=index)
+        return bound[:3]
 
     return Estimator(
+        _BOUND,
         nats,
         True,
         [
@@ -240,9 +244,10 @@ def _ode(process: GaussianProcess, options: EvaluateOptions) -> Estimator:
         )  # fmt: skip
         levels = math.prod(image.shape[1:]) * math.log(127.5)
         density = flow.log_density
-        return {"density": -density, "levels": jax.numpy.full_like(density, levels)}
+        return -density, jax.numpy.full_like(density, levels)
 
     return Estimator(
+        ("density", "levels"),
         nats,
         False,
         [
@@ -257,10 +262,6 @@ def _ode(process: GaussianProcess, options: EvaluateOptions) -> Estimator:
             "standard error contains what that costs",
         ],
     )
-
-
-def _terms(bound: likelihood.Bound) -> dict[str, jax.Array]:
-    return {name: getattr(bound, name) for name in ("prior", "diffusion", "reconstruction")}
 
 
 def check_asked(experiment: Experiment, source: Source, options: EvaluateOptions) -> None:
@@ -301,18 +302,14 @@ def evaluate(
     whole, cut = replicated(mesh), batched(mesh)
     run = jax.jit(nats, in_shardings=(whole, whole, cut, cut, cut), out_shardings=cut)
     dimensions = math.prod(experiment.image_shape)
-    done: list[dict[str, np.ndarray]] = []
+    done: list[np.ndarray] = []
     with tqdm(total=len(chosen), unit="picture", disable=None, dynamic_ncols=True) as bar:
         for count, batch in _batches(source, chosen, options):
             found = run(params, jax.random.key(options.seed), *batch)
-            done.append(
-                {
-                    name: np.asarray(likelihood.bits_per_dimension(v, dimensions), float)[:count]
-                    for name, v in found.items()
-                }
-            )
+            done.append(np.stack([np.asarray(nats, float)[:count] for nats in found]))
             bar.update(count)
-    return {name: np.concatenate([terms[name] for terms in done]) for name in done[0]}
+    bits = likelihood.bits_per_dimension(np.concatenate(done, axis=1), dimensions)
+    return dict(zip(estimator.terms, bits, strict=True))
 
 
 def _batches(
