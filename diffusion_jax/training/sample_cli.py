@@ -122,7 +122,14 @@ def load_experiment(run_dir: Path, recipe: Path | None = None) -> Experiment:
 def load_params(
     experiment: Experiment, run_dir: Path, weights: str, step: int | None, mesh
 ) -> Params:
-    """The averaged ("ema") or raw parameters of a run.
+    """The averaged ("ema") or raw parameters of a run; raises as `restore_params`."""
+    return restore_params(experiment, run_dir, weights, step, mesh).state
+
+
+def restore_params(
+    experiment: Experiment, run_dir: Path, weights: str, step: int | None, mesh
+) -> checkpoints.Restored:
+    """The averaged ("ema") or raw parameters of a run, and the step that they are of.
 
     Raises:
         FileNotFoundError: the run has no checkpoint yet.
@@ -136,7 +143,7 @@ def load_params(
     )
     if restored is None:
         raise FileNotFoundError(f"{folder} has no checkpoint yet; train first.")
-    return restored.state
+    return restored
 
 
 def draw(
