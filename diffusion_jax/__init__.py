@@ -6,6 +6,15 @@ needs only jax, numpy and jaxtyping. Networks are in `diffusion_jax.models`, tra
 `diffusion_jax.training`, data in `diffusion_jax.data`, judges in `diffusion_jax.evaluation`.
 """
 
+from diffusion_jax.dct import dct, inverse_dct
+from diffusion_jax.degradations import (
+    FixedNoise,
+    GaussianBlur,
+    GaussianMask,
+    Masking,
+    Pixelate,
+    Snow,
+)
 from diffusion_jax.denoisers import (
     clip,
     clip_x0_only,
@@ -14,12 +23,24 @@ from diffusion_jax.denoisers import (
     table_time,
 )
 from diffusion_jax.guidance import classifier_free, classifier_free_fused, drop_condition
-from diffusion_jax.losses import constant, denoising_loss, simple
+from diffusion_jax.losses import (
+    absolute,
+    after_corruption,
+    another_picture,
+    constant,
+    denoising_loss,
+    restoration_loss,
+    simple,
+)
 from diffusion_jax.parameterizations import X0, Noise, Score, V, Velocity, target
-from diffusion_jax.processes import Gaussian, posterior, transition
+from diffusion_jax.processes import Cold, Gaussian, posterior, transition
 from diffusion_jax.samplers import (
     DDIM,
     Ancestral,
+    ColdImproved,
+    ColdNaive,
+    Heat,
+    Momentum,
     draw_prior,
     fixed_large,
     fixed_small,
@@ -32,6 +53,15 @@ from diffusion_jax.schedules import (
     Rectified,
     ScaledLinearBeta,
     log_snr,
+)
+from diffusion_jax.spectral import (
+    ExponentialBlur,
+    LessBlurred,
+    Masked,
+    SineBlur,
+    Spectral,
+    blurring,
+    heat,
 )
 from diffusion_jax.timesteps import (
     Discrete,
@@ -50,40 +80,64 @@ __all__ = [
     "DDIM",
     "X0",
     "Ancestral",
+    "Cold",
+    "ColdImproved",
+    "ColdNaive",
     "Condition",
     "Cosine",
     "CosineBeta",
     "Denoiser",
     "Discrete",
+    "ExponentialBlur",
+    "FixedNoise",
     "Gaussian",
+    "GaussianBlur",
+    "GaussianMask",
+    "Heat",
+    "LessBlurred",
     "LinearBeta",
+    "Masked",
+    "Masking",
     "Model",
+    "Momentum",
     "Noise",
+    "Pixelate",
     "Prediction",
     "Rectified",
     "ScaledLinearBeta",
     "Score",
+    "SineBlur",
+    "Snow",
+    "Spectral",
     "Stratified",
     "Uniform",
     "V",
     "Velocity",
+    "absolute",
+    "after_corruption",
+    "another_picture",
+    "blurring",
     "classifier_free",
     "classifier_free_fused",
     "clip",
     "clip_x0_only",
     "constant",
+    "dct",
     "denoiser_from",
     "denoising_loss",
     "draw_prior",
     "drop_condition",
     "fixed_large",
     "fixed_small",
+    "heat",
+    "inverse_dct",
     "karras",
     "leading",
     "linspace",
     "log_snr",
     "posterior",
     "precondition",
+    "restoration_loss",
     "sample",
     "simple",
     "table_time",

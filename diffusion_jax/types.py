@@ -102,7 +102,7 @@ class GaussianProcess(Process, Protocol):
 class Parameterization(Protocol):
     """Names what a network predicts: y = a x0 + b noise."""
 
-    def coefficients(self, process: GaussianProcess, t: Time, x: Array) -> tuple[Array, Array]: ...
+    def coefficients(self, process: Any, t: Time, x: Array) -> tuple[Array, Array]: ...
 
 
 @runtime_checkable
