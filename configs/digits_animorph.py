@@ -1,7 +1,9 @@
 """Animorph of handwritten digits, 8x8: one digit takes over from another.
 
-python train.py configs/digits_animorph.py
-python sample.py runs/digits_animorph --num 100 --out digits_animorph.png
+    python train.py configs/digits_animorph.py
+    python sample.py runs/digits_animorph --num 100 --out digits_animorph.png
+
+The U-Net of configs/digits.py, 0.19 M parameters, on the same pictures.
 """
 
 import optax
@@ -15,8 +17,7 @@ from diffusion_jax.types import Loss
 
 
 def restoration(experiment: Experiment) -> Loss:
-    """L1 between the network's x0 and the true one,
-    with another picture of the batch for the noise."""
+    """L1 between the network's x0 and the true one; another picture is the noise."""
     return restoration_loss(
         experiment.model.apply,
         experiment.process,

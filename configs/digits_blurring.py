@@ -1,7 +1,9 @@
 """Blurring diffusion of handwritten digits, 8x8: high frequencies fade first.
 
-python train.py configs/digits_blurring.py
-python sample.py runs/digits_blurring --num 100 --out digits_blurring.png
+    python train.py configs/digits_blurring.py
+    python sample.py runs/digits_blurring --num 100 --out digits_blurring.png
+
+The U-Net of configs/digits.py, 0.19 M parameters, on the same pictures.
 """
 
 import optax

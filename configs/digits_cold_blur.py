@@ -1,7 +1,9 @@
 """Cold diffusion of handwritten digits, 8x8, by blur alone: no noise, a deterministic restoration.
 
-python train.py configs/digits_cold_blur.py
-python sample.py runs/digits_cold_blur --num 100 --out digits_cold_blur.png
+    python train.py configs/digits_cold_blur.py
+    python sample.py runs/digits_cold_blur --num 100 --out digits_cold_blur.png
+
+The U-Net of configs/digits.py, 0.19 M parameters, on the same pictures.
 """
 
 import optax

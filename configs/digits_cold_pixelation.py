@@ -1,7 +1,9 @@
 """Cold diffusion of handwritten digits, 8x8, by pixelation: four blocks become a digit.
 
-python train.py configs/digits_cold_pixelation.py
-python sample.py runs/digits_cold_pixelation --num 100 --out digits_cold_pixelation.png
+    python train.py configs/digits_cold_pixelation.py
+    python sample.py runs/digits_cold_pixelation --num 100 --out digits_cold_pixelation.png
+
+The U-Net of configs/digits.py, 0.19 M parameters, on the same pictures.
 """
 
 import optax

@@ -1,7 +1,9 @@
 """Inverse heat dissipation of handwritten digits, 8x8: heat spreads, and the network gathers it.
 
-python train.py configs/digits_heat.py
-python sample.py runs/digits_heat --num 100 --out digits_heat.png
+    python train.py configs/digits_heat.py
+    python sample.py runs/digits_heat --num 100 --out digits_heat.png
+
+The U-Net of configs/digits.py, 0.19 M parameters, on the same pictures.
 """
 
 import optax
@@ -29,8 +31,8 @@ def recipe(
 ) -> Experiment:
     """The digits, class-conditional, by inverse heat dissipation (Rissanen et al. 2022).
 
-    Sampling starts from blurred training pictures of the wanted label. The paper's noise is 0.01 for
-    pictures in [0, 1], so 0.02 here.
+    Sampling starts from blurred training pictures of the wanted label. The paper's noise is 0.01
+    for pictures in [0, 1], so 0.02 here.
 
     Args:
         steps: training steps.

@@ -35,8 +35,8 @@ from diffusion_jax.types import GaussianProcess, Schedule, Time
 Blur = Callable[[Time], Array]  # t [b] -> sigma_blur in pixels [b], 0 at t = 0
 Mask = Callable[[Time, Array], Array]  # (t [b], x [b h w c]) -> [b h w 1], 1 at t = 0
 
-# exp(-60) is as good as 0, and its quotients are still numbers in float32.
-_LARGEST_EXPONENT = 60.0
+# exp(-30) is as good as 0, and the derivatives of its quotients are still numbers in float32.
+_LARGEST_EXPONENT = 30.0
 
 
 @dataclass(frozen=True)
