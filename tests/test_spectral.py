@@ -134,7 +134,7 @@ def test_what_says_the_less_blurred_picture(process):
 DATA = oracle.Independent(
     np.random.default_rng(0).normal(size=SHAPE), np.geomspace(0.2, 2.0, 24).reshape(SHAPE)
 )
-STEPS = 60
+STEPS = 100
 SAMPLERS = {
     "ddim_0": dj.DDIM(0.0),
     "ddim_1": dj.DDIM(1.0),
@@ -177,7 +177,7 @@ def test_samplers_reach_the_data(process, sampler):
     wanted = DATA.variance + float(process.schedule.sigma(jnp.zeros(()))) ** 2
     (mean, coarse), (_, fine) = (exact_moments(process, n)[sampler] for n in (STEPS, 2 * STEPS))
     np.testing.assert_allclose((mean - DATA.mean) / np.sqrt(wanted), 0.0, atol=1e-3)
-    np.testing.assert_allclose(fine / wanted, 1.0, atol=0.1)
+    np.testing.assert_allclose(fine / wanted, 1.0, atol=0.2)
     np.testing.assert_allclose((2 * fine - coarse) / wanted, 1.0, atol=0.015)
 
 
