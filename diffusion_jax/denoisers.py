@@ -11,7 +11,6 @@ from jaxtyping import Array
 from diffusion_jax.processes import expand
 from diffusion_jax.types import (
     Denoiser,
-    GaussianProcess,
     Network,
     Parameterization,
     Prediction,
@@ -49,7 +48,7 @@ def table_time(steps: int) -> Callable[[Time], Array]:
 
 
 def denoiser_from(
-    network: Network, process: GaussianProcess, parameterization: Parameterization
+    network: Network, process: Process, parameterization: Parameterization
 ) -> Denoiser:
     """The denoiser, in the process's coordinates, of a network that works on pixels.
 

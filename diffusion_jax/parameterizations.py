@@ -22,17 +22,17 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from diffusion_jax.processes import divide
-from diffusion_jax.types import GaussianProcess, Parameterization, Time
+from diffusion_jax.processes import divide, expand
+from diffusion_jax.types import GaussianProcess, Parameterization, Process, Time
 
 
 @dataclass(frozen=True)
 class X0(Parameterization):
-    """The network predicts the clean example."""
+    """The network predicts the clean example, for processes without scales too (`Cold`)."""
 
-    def coefficients(self, process: GaussianProcess, t: Time, x: Array) -> tuple[Array, Array]:
-        alpha, sigma = process.scales(t, x)
-        return jnp.ones_like(alpha), jnp.zeros_like(sigma)
+    def coefficients(self, process: Process, t: Time, x: Array) -> tuple[Array, Array]:
+        one = jnp.ones_like(expand(t, x))
+        return one, jnp.zeros_like(one)
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,15 @@ and the 2x2 solve for what a network says, y = a x_0 + b noise:
     det = alpha b - sigma a
     x_0 = (b x - sigma y) / det,  noise = (alpha y - a x) / det                         (4)
 
+(2) to (4) are elementwise, so they hold for every frequency or pixel by itself where alpha and
+sigma differ among them (`spectral.py`).
+
 Sources: Ho et al. 2020 (arXiv:2006.11239), (2), (4), (6), (7); Kingma et al. 2021
 (arXiv:2107.00630), appendix A.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -39,52 +43,23 @@ def expand(v: Shaped[Array, " b"], x: Array) -> Array:
     return v.reshape(v.shape + (1,) * (x.ndim - v.ndim))
 
 
-@dataclass(frozen=True)
-class Gaussian:
-    """x_t = alpha(t) x_0 + sigma(t) noise, in pixel coordinates.
+def terminal_snr(schedule: Schedule) -> float | None:
+    """alpha(1)^2 / sigma(1)^2; None for a learned schedule inside jit, which has no value yet."""
+    with jax.ensure_compile_time_eval():  # inside jit, `end` too would be traced
+        end = jnp.ones(())
+        snr = (schedule.alpha(end) / schedule.sigma(end)) ** 2
+    return None if isinstance(snr, jax.core.Tracer) else float(snr)
 
-    Attributes:
-        schedule: alpha(t) and sigma(t).
-        max_terminal_snr: the largest alpha(1)^2 / sigma(1)^2 for which pure noise may stand
-            for x_1, given data of unit scale; more is refused by `prior`. math.inf allows
-            any schedule.
-    """
+
+@runtime_checkable
+class Scaled(Protocol):
+    """The algebra of every process with x = alpha x0 + sigma noise, whatever its `scales`."""
 
     schedule: Schedule
-    max_terminal_snr: float = 0.01
-
-    def encode(self, pixels: Array) -> Array:
-        """Pixels to the process's coordinates: the identity."""
-        return pixels
-
-    def decode(self, x: Array) -> Array:
-        """The process's coordinates to pixels: the identity."""
-        return x
 
     def scales(self, t: Time, x: Array) -> tuple[Array, Array]:
-        """(alpha_t, sigma_t), each [b 1 ... 1] with the rank of x."""
-        return expand(self.schedule.alpha(t), x), expand(self.schedule.sigma(t), x)
-
-    def prior(self, noise: Array) -> Array:
-        """x_1 = sigma(1) noise.
-
-        Raises:
-            ValueError: the schedule leaves more signal at t = 1 than `max_terminal_snr`.
-        """
-        with jax.ensure_compile_time_eval():  # inside jit, `end` too would be traced
-            end = jnp.ones(())
-            snr = (self.schedule.alpha(end) / self.schedule.sigma(end)) ** 2
-        # A learned schedule inside jit has no value yet.
-        # The limit is a round number: VE with sigma_max = 10 may miss it by a rounding.
-        highest = 1.001 * self.max_terminal_snr
-        if not isinstance(snr, jax.core.Tracer) and float(snr) > highest:
-            raise ValueError(
-                f"{self.schedule} doesn't end in noise: its signal-to-noise ratio at t = 1 is "
-                f"{float(snr):.3g}, and at most {self.max_terminal_snr:.3g} is allowed; use more "
-                "steps or larger betas, or allow it with "
-                "Gaussian(schedule, max_terminal_snr=...)."
-            )
-        return self.schedule.sigma(end) * noise
+        """(alpha_t, sigma_t) with the rank of x."""
+        ...
 
     def corrupt(self, x0: Array, noise: Array, t: Time) -> Array:
         """x_t of equation (1), the shape of x0."""
@@ -130,6 +105,120 @@ class Gaussian:
         # 64 halvings reach the spacing of the floats near t = 0 too.
         low, high = jax.lax.fori_loop(0, 64, halve, (jnp.zeros_like(target), jnp.ones_like(target)))
         return 0.5 * (low + high)
+
+
+@dataclass(frozen=True)
+class Gaussian(Scaled):
+    """x_t = alpha(t) x_0 + sigma(t) noise, in pixel coordinates.
+
+    Attributes:
+        schedule: alpha(t) and sigma(t).
+        max_terminal_snr: the largest alpha(1)^2 / sigma(1)^2 for which pure noise may stand
+            for x_1, given data of unit scale; more is refused by `prior`. math.inf allows
+            any schedule.
+    """
+
+    schedule: Schedule
+    max_terminal_snr: float = 0.01
+
+    def encode(self, pixels: Array) -> Array:
+        """Pixels to the process's coordinates: the identity."""
+        return pixels
+
+    def decode(self, x: Array) -> Array:
+        """The process's coordinates to pixels: the identity."""
+        return x
+
+    def scales(self, t: Time, x: Array) -> tuple[Array, Array]:
+        """(alpha_t, sigma_t), each [b 1 ... 1] with the rank of x."""
+        return expand(self.schedule.alpha(t), x), expand(self.schedule.sigma(t), x)
+
+    def prior(self, noise: Array) -> Array:
+        """x_1 = sigma(1) noise.
+
+        Raises:
+            ValueError: the schedule leaves more signal at t = 1 than `max_terminal_snr`.
+        """
+        snr = terminal_snr(self.schedule)
+        # The limit is a round number: VE with sigma_max = 10 may miss it by a rounding.
+        if snr is not None and snr > 1.001 * self.max_terminal_snr:
+            raise ValueError(
+                f"{self.schedule} doesn't end in noise: its signal-to-noise ratio at t = 1 is "
+                f"{snr:.3g}, and at most {self.max_terminal_snr:.3g} is allowed; use more "
+                "steps or larger betas, or allow it with "
+                "Gaussian(schedule, max_terminal_snr=...)."
+            )
+        return self.schedule.sigma(jnp.ones(())) * noise
+
+
+@runtime_checkable
+class Degradation(Protocol):
+    """D(x0, noise, t) in pixels, D(x0, noise, 0) = x0 exactly; noise is its only randomness.
+
+    `random` says whether it reads the noise.
+    """
+
+    @property
+    def random(self) -> bool: ...
+    def __call__(self, x0: Array, noise: Array, t: Time) -> Array: ...
+
+
+@dataclass(frozen=True)
+class Cold:
+    """x_t = D(x_0, noise, t), with no noise or with one that stays the same.
+
+    A network for it predicts x_0 (`X0`); a Prediction's noise is the degradation's randomness.
+
+    Attributes:
+        degradation: D.
+        noise: the randomness of the examples at hand, [b h w c], which sampling from a random
+            degradation has to know: `dataclasses.replace(process, noise=...)`.
+
+    Source: Bansal et al. 2022 (arXiv:2208.09392), section 3.
+    """
+
+    degradation: Degradation
+    noise: Array | None = field(default=None, compare=False, repr=False)
+
+    def encode(self, pixels: Array) -> Array:
+        """The identity."""
+        return pixels
+
+    def decode(self, x: Array) -> Array:
+        """The identity."""
+        return x
+
+    def prior(self, noise: Array) -> Array:
+        """Refuses: x_1 is a degraded picture.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError(
+            f"{self} doesn't end in noise: x_1 is a degraded picture; start from data that are "
+            "degraded at t = 1, in a recipe by terminal=Degraded(), or from a fit of them."
+        )
+
+    def corrupt(self, x0: Array, noise: Array, t: Time) -> Array:
+        """D(x0, noise, t)."""
+        return self.degradation(x0, noise, t)
+
+    def solve(self, x: Array, t: Time, y: Array, a: Array, b: Array) -> Prediction:
+        """y is x0."""
+        return self.complete(x, t, y)
+
+    def complete(self, x: Array, t: Time, x0: Array) -> Prediction:
+        """The Prediction with this x0 and the noise of the examples at hand.
+
+        Raises:
+            ValueError: the degradation is random, and the process doesn't know its noise.
+        """
+        if self.noise is None and self.degradation.random:
+            raise ValueError(
+                f"{self.degradation} is random, and its noise isn't known: give it with "
+                "dataclasses.replace(process, noise=...), as it was when x_1 was made."
+            )
+        return Prediction(x0, jnp.zeros_like(x) if self.noise is None else self.noise)
 
 
 def transition(process: GaussianProcess, s: Time, t: Time, x: Array) -> tuple[Array, Array]:

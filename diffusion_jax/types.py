@@ -105,7 +105,7 @@ class Parameterization(Protocol):
     A subclass that predicts nothing else inherits `split`.
     """
 
-    def coefficients(self, process: GaussianProcess, t: Time, x: Array) -> tuple[Array, Array]: ...
+    def coefficients(self, process: Any, t: Time, x: Array) -> tuple[Array, Array]: ...
 
     def split(self, answer: Array) -> tuple[Array, Array | None]:
         """The network's answer as y and, where it predicts one, its variance fraction."""

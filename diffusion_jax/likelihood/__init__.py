@@ -7,10 +7,7 @@ from diffusion_jax.likelihood.bound import Bound
 from diffusion_jax.likelihood.continuous import continuous_bound, start_at
 from diffusion_jax.likelihood.discrete import (
     estimated_bound,
-    learned_variance,
-    posterior_variance,
     step_kl,
-    transition_variance,
     variational_bound,
 )
 from diffusion_jax.likelihood.flow import (
@@ -50,12 +47,9 @@ __all__ = [
     "gaussian_density",
     "gaussian_probes",
     "heun",
-    "learned_variance",
-    "posterior_variance",
     "rademacher",
     "rk4",
     "start_at",
     "step_kl",
-    "transition_variance",
     "variational_bound",
 ]

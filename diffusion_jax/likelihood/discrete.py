@@ -18,8 +18,6 @@ Sources: Ho et al. 2020 (arXiv:2006.11239), (5), (8), section 3.3; Nichol & Dhar
 (arXiv:2102.09672), (15) and section 3.3.
 """
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -35,37 +33,9 @@ from diffusion_jax.likelihood.bound import (
     white_noise,
 )
 from diffusion_jax.likelihood.pixels import Decoder, discretised_gaussian
-from diffusion_jax.processes import divide, posterior, transition
+from diffusion_jax.processes import divide, transition
 from diffusion_jax.types import Denoiser, GaussianProcess, Index, Key, Prediction, Time
-
-# (process, prediction, t, s) -> w' with the rank of x, as ancestral samplers take it
-Variance = Callable[[GaussianProcess, Prediction, Time, Time], Array]
-
-
-def posterior_variance(process: GaussianProcess, prediction: Prediction, t: Time, s: Time) -> Array:
-    """w' = w, that of q(x_s | x_t, x_0): DDPM's beta-tilde."""
-    return posterior(process, prediction.x0, prediction.x0, t, s)[1]
-
-
-def transition_variance(
-    process: GaussianProcess, prediction: Prediction, t: Time, s: Time
-) -> Array:
-    """w' = v, that of q(x_t | x_s): DDPM's beta."""
-    return transition(process, s, t, prediction.x0)[1]
-
-
-def learned_variance(process: GaussianProcess, prediction: Prediction, t: Time, s: Time) -> Array:
-    """log w' = f log v + (1 - f) log w with the fraction f that the network predicts.
-
-    Raises:
-        ValueError: it predicts none.
-    """
-    if prediction.variance is None:
-        raise ValueError("the denoiser predicts no variance; use a fixed one, or train one.")
-    small, large = (
-        rule(process, prediction, t, s) for rule in (posterior_variance, transition_variance)
-    )
-    return small * divide(large, small) ** prediction.variance
+from diffusion_jax.variances import Variance, fixed_small
 
 
 def variational_bound(
@@ -75,7 +45,7 @@ def variational_bound(
     image: Float[Array, "b ..."],
     times: Float[Array, " times"],
     *,
-    variance: Variance = posterior_variance,
+    variance: Variance = fixed_small,
     decoder: Decoder = discretised_gaussian,
     index: Index | None = None,
 ) -> Bound:
@@ -111,7 +81,7 @@ def estimated_bound(
     times: Float[Array, " times"],
     *,
     draws: int,
-    variance: Variance = posterior_variance,
+    variance: Variance = fixed_small,
     decoder: Decoder = discretised_gaussian,
     index: Index | None = None,
 ) -> Bound:
@@ -175,7 +145,7 @@ def step_kl(
     prediction: Prediction,
     t: Time,
     s: Time,
-    variance: Variance = posterior_variance,
+    variance: Variance = fixed_small,
 ) -> Float[Array, " b"]:
     """KL(q(x_s | x_t, x_0) || p(x_s | x_t)) of equation (2), nats [b]; s > 0.
 
@@ -190,7 +160,7 @@ def step_kl(
     alpha_s, _ = process.scales(s, x)
     _, sigma_t = process.scales(t, x)
     _, large = transition(process, s, t, x)
-    small = posterior_variance(process, prediction, t, s)
+    small = fixed_small(process, prediction, t, s)
     chosen = variance(process, prediction, t, s)
     ratio = divide(small, chosen)
     # m(x_0) - m(x0hat), written without the x_t that both contain.

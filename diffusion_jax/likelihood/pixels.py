@@ -64,10 +64,10 @@ def dequantise(key: Key, index: Index, images: Array) -> Array:
     return images + 2 * HALF_BIN * draw(keys).reshape(images.shape)
 
 
-def discretised_gaussian(
+def log_bin_mass(
     x: Float[Array, "b ..."], mean: Float[Array, "b ..."], std: Float[Array, "b ..."]
-) -> Float[Array, " b"]:
-    """log P of 8-bit levels x in [-1, 1], equation (3), summed over each example.
+) -> Float[Array, "b ..."]:
+    """log P of 8-bit levels x in [-1, 1], equation (3), each on its own.
 
     Finite however far x is from the mean: by symmetry the bin is looked at from the side of
     its mean, where the difference of two tails keeps its digits.
@@ -76,8 +76,14 @@ def discretised_gaussian(
     outer, inner = (log_ndtr((-distance + side * HALF_BIN) / std) for side in (-1, 1))
     inside = inner + jnp.log(-jnp.expm1(jnp.minimum(outer - inner, -1e-30)))
     beyond = log_ndtr((jnp.where(x < 0, x - mean, mean - x) + HALF_BIN) / std)
-    value = jnp.where(jnp.abs(x) > 1 - HALF_BIN, beyond, inside)
-    return value.reshape(x.shape[0], -1).sum(1)
+    return jnp.where(jnp.abs(x) > 1 - HALF_BIN, beyond, inside)
+
+
+def discretised_gaussian(
+    x: Float[Array, "b ..."], mean: Float[Array, "b ..."], std: Float[Array, "b ..."]
+) -> Float[Array, " b"]:
+    """`log_bin_mass` summed over each example."""
+    return log_bin_mass(x, mean, std).reshape(x.shape[0], -1).sum(1)
 
 
 def gaussian_density(

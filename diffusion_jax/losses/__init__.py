@@ -1,7 +1,21 @@
 """Losses: (params, extra, key, batch) -> (loss, (metrics, extra))."""
 
-from diffusion_jax.losses.denoising import averaged, denoising_loss, denoising_terms
-from diffusion_jax.losses.importance import History, importance_sampled, init_history
+from diffusion_jax.losses.denoising import (
+    averaged,
+    denoising_loss,
+    denoising_terms,
+)
+from diffusion_jax.losses.importance import (
+    History,
+    importance_sampled,
+    init_history,
+)
+from diffusion_jax.losses.restoration import (
+    absolute,
+    after_corruption,
+    another_picture,
+    restoration_loss,
+)
 from diffusion_jax.losses.score_matching import (
     denoising_score_matching,
     explicit_score_matching,
@@ -9,7 +23,11 @@ from diffusion_jax.losses.score_matching import (
     sliced_score_matching,
     sliced_score_matching_vr,
 )
-from diffusion_jax.losses.variational import hybrid_terms, variational_terms, vdm_loss
+from diffusion_jax.losses.variational import (
+    hybrid_terms,
+    variational_terms,
+    vdm_loss,
+)
 from diffusion_jax.losses.weightings import (
     P2,
     EDMWeighting,
@@ -26,6 +44,9 @@ __all__ = [
     "History",
     "MinSNR",
     "SigmoidWeighting",
+    "absolute",
+    "after_corruption",
+    "another_picture",
     "averaged",
     "constant",
     "denoising_loss",
@@ -37,6 +58,7 @@ __all__ = [
     "hybrid_terms",
     "importance_sampled",
     "init_history",
+    "restoration_loss",
     "simple",
     "sliced_score_matching",
     "sliced_score_matching_vr",

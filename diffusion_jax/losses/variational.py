@@ -25,9 +25,10 @@ import math
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.special import log_ndtr
 from jaxtyping import Array
 
+from diffusion_jax.likelihood.discrete import step_kl
+from diffusion_jax.likelihood.pixels import log_bin_mass
 from diffusion_jax.losses.denoising import (
     Answer,
     Conditioning,
@@ -39,7 +40,7 @@ from diffusion_jax.losses.denoising import (
 )
 from diffusion_jax.losses.weightings import Weighting, elbo, simple
 from diffusion_jax.parameterizations import target
-from diffusion_jax.processes import Gaussian, posterior, transition
+from diffusion_jax.processes import Gaussian
 from diffusion_jax.random import example_keys, normal
 from diffusion_jax.schedules import Learned
 from diffusion_jax.timesteps import Stratified, Times
@@ -54,31 +55,7 @@ from diffusion_jax.types import (
     Params,
     Time,
 )
-
-
-def gaussian_kl(mean: Array, variance: Array, mean_2: Array, log_variance_2: Array) -> Array:
-    """KL(N(mean, variance) || N(mean_2, e^log_variance_2)) entry by entry, in nats."""
-    log_ratio = log_variance_2 - jnp.log(variance)
-    distance = (mean - mean_2) ** 2 * jnp.exp(-log_variance_2)
-    return 0.5 * (log_ratio + jnp.exp(-log_ratio) + distance - 1.0)
-
-
-def log_bin_probability(pixels: Array, mean: Array, log_variance: Array) -> Array:
-    """log P under a Gaussian of the pixel's bin, 2/255 wide; those at -1 and 1 are open outwards.
-
-    Bins in the upper tail are mirrored into the lower one, where log_ndtr is accurate.
-    """
-    scale = jnp.exp(-0.5 * log_variance)
-    low = jnp.where(pixels < -0.999, -jnp.inf, (pixels - mean - 1 / 255) * scale)
-    high = jnp.where(pixels > 0.999, jnp.inf, (pixels - mean + 1 / 255) * scale)
-    upper = low + high > 0
-    low, high = jnp.where(upper, -high, low), jnp.where(upper, -low, high)
-    # Mirrored, an open end is always the low one. Its gradient must not meet infinity.
-    opened = jnp.isneginf(low)
-    inside = log_ndtr(high)
-    outside = log_ndtr(jnp.where(opened, high - 1.0, low))
-    gap = jnp.where(opened, 0.0, jnp.minimum(jnp.exp(outside - inside), 1 - 1e-6))
-    return inside + jnp.log1p(-gap)
+from diffusion_jax.variances import fixed_large, fixed_small, learned_range
 
 
 def _bits(
@@ -93,18 +70,14 @@ def _bits(
     x0, _, x, _, v = answer
     if v is None:
         raise ValueError(f"{parameterization} predicts no variance; use LearnedVariance(...).")
-    s = jnp.maximum(t - 1.0 / steps, 0.0)
     a, b = parameterization.coefficients(process, t, x)
-    guess = process.solve(x, t, y, a, b).x0
-    mean, _ = posterior(process, x, x0, t, s)
-    mean_2, _ = posterior(process, x, guess, t, s)
+    guess = process.solve(x, t, y, a, b)._replace(variance=v)
     # The first posterior variance is 0, and has no logarithm: the second stands in for it.
-    later = jnp.maximum(t, 2.0 / steps)
-    _, small = posterior(process, x, x0, later, later - 1.0 / steps)
-    _, large = transition(process, s, t, x)
-    log_variance = v * jnp.log(large) + (1.0 - v) * jnp.log(small)
-    kl = per_example(gaussian_kl(mean, small, mean_2, log_variance))
-    decoder = per_example(-log_bin_probability(x0, mean_2, log_variance))
+    later, before = jnp.maximum(t, 2.0 / steps), jnp.maximum(t - 1.0 / steps, 1.0 / steps)
+    kl = step_kl(process, x0, x, guess, later, before, learned_range) / (x0.size / x0.shape[0])
+    small = fixed_small(process, guess, later, before)
+    large = fixed_large(process, guess, t, jnp.maximum(t - 1.0 / steps, 0.0))
+    decoder = per_example(-log_bin_mass(x0, guess.x0, jnp.sqrt(small * (large / small) ** v)))
     first = t * steps < 1.5
     return jnp.where(first, decoder, kl) / math.log(2)
 

@@ -1,12 +1,9 @@
 """Samplers: each moves x from t to s; `sample` is the loop."""
 
-from diffusion_jax.samplers.ancestral import (
-    Ancestral,
-    LearnedRange,
-    LogInterpolated,
-    fixed_large,
-    fixed_small,
-    learned_range,
+from diffusion_jax.samplers.ancestral import Ancestral
+from diffusion_jax.samplers.cold import (
+    ColdImproved,
+    ColdNaive,
 )
 from diffusion_jax.samplers.consistency import (
     Consistency,
@@ -37,6 +34,9 @@ from diffusion_jax.samplers.exponential import (
     exact,
     midpoint,
 )
+from diffusion_jax.samplers.heat import (
+    Heat,
+)
 from diffusion_jax.samplers.heun import (
     Heun,
 )
@@ -48,6 +48,9 @@ from diffusion_jax.samplers.langevin import (
 from diffusion_jax.samplers.loop import (
     draw_prior,
     sample,
+)
+from diffusion_jax.samplers.momentum import (
+    Momentum,
 )
 from diffusion_jax.samplers.ode import (
     Adaptive,
@@ -73,16 +76,18 @@ __all__ = [
     "Adaptive",
     "Ancestral",
     "Churn",
+    "ColdImproved",
+    "ColdNaive",
     "Consistency",
     "ConstantRate",
     "DPMSolverPP",
     "DPMSolverPPSingle",
     "Euler",
     "EulerMaruyama",
+    "Heat",
     "Heun",
     "Langevin",
-    "LearnedRange",
-    "LogInterpolated",
+    "Momentum",
     "PredictorCorrector",
     "SignalToNoise",
     "UniPC",
@@ -90,9 +95,6 @@ __all__ = [
     "bh2",
     "draw_prior",
     "exact",
-    "fixed_large",
-    "fixed_small",
-    "learned_range",
     "midpoint",
     "published_third",
     "sample",

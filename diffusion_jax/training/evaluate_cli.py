@@ -14,7 +14,7 @@ import tyro
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from diffusion_jax import likelihood
+from diffusion_jax import likelihood, variances
 from diffusion_jax.data import Source
 from diffusion_jax.data.files import write_atomically
 from diffusion_jax.denoisers import clip, denoiser_from
@@ -27,9 +27,9 @@ from diffusion_jax.types import Denoiser, GaussianProcess, Key, Params
 
 SOLVERS = {"rk4": likelihood.rk4, "heun": likelihood.heun}
 VARIANCES = {
-    "posterior": likelihood.posterior_variance,
-    "transition": likelihood.transition_variance,
-    "learned": likelihood.learned_variance,
+    "fixed_small": variances.fixed_small,
+    "fixed_large": variances.fixed_large,
+    "learned_range": variances.learned_range,
 }
 BELONGS = {  # flag -> estimators that read it
     "steps": ("discrete", "ode"),
@@ -64,8 +64,8 @@ class EvaluateOptions:
     """of the grid (discrete: 1000, ode: 20)"""
     draws: int | None = None
     """times drawn for each picture (20); 0 sums every step of discrete"""
-    variance: Literal["posterior", "transition", "learned"] | None = None
-    """of discrete's reverse steps (posterior)"""
+    variance: Literal["fixed_small", "fixed_large", "learned_range"] | None = None
+    """of discrete's reverse steps (fixed_small)"""
     probes: int | None = None
     """of ode's divergence, at each evaluation (1); 0 is the exact one, a product a dimension"""
     solver: Literal["rk4", "heun"] | None = None
@@ -176,7 +176,7 @@ _DRAWN = "times drawn for each picture; the standard error contains what that co
 def _discrete(process: GaussianProcess, options: EvaluateOptions) -> Estimator:
     steps = 1000 if options.steps is None else options.steps
     draws = 20 if options.draws is None else options.draws
-    rule = options.variance or "posterior"
+    rule = options.variance or "fixed_small"
     if steps < 2:
         raise ValueError("--steps is 1; the bound needs at least 2, of which the last decodes.")
     times = trailing(steps)

@@ -15,7 +15,9 @@ from diffusion_jax.guidance import classifier_free_fused
 from diffusion_jax.losses import constant, denoising_loss
 from diffusion_jax.losses.denoising import Weighting
 from diffusion_jax.models.conditioning import ClassLabels
+from diffusion_jax.samplers import DDIM
 from diffusion_jax.timesteps import Stratified, Times, trailing
+from diffusion_jax.training.terminals import FromNoise, Terminal
 from diffusion_jax.types import (
     Denoiser,
     Extra,
@@ -26,6 +28,8 @@ from diffusion_jax.types import (
     Network,
     Parameterization,
     Params,
+    Process,
+    Sampler,
     Scalar,
 )
 
@@ -33,7 +37,16 @@ Grid = Callable[[int], jax.Array]
 
 
 def denoising(experiment: "Experiment") -> Loss:
-    """The denoising loss on an experiment's parts, its times and its weighting."""
+    """The denoising loss on an experiment's parts, its times and its weighting.
+
+    Raises:
+        ValueError: the process has no alpha and sigma.
+    """
+    if not isinstance(experiment.process, GaussianProcess):
+        raise ValueError(
+            f"{experiment.process} has no alpha and sigma for the denoising loss; name another "
+            "one with make_loss=, such as restoration_loss."
+        )
     return denoising_loss(
         experiment.model.apply,
         experiment.process,
@@ -68,6 +81,10 @@ class Experiment:
         augment: of the training pictures.
         ema_decay: of the averaged parameters, which sampling uses.
         accumulate: micro-batches a step.
+        terminal: where sampling's x_1 comes from.
+        finish: what sampling makes of predictions, (denoiser, process) -> denoiser.
+        sampler: sampling's default.
+        sample_steps: steps of sampling, where another number won't do.
         grid: n -> the n + 1 times that sampling walks.
         guidance: sampling's default gamma; 1 is none.
         class_names: shown beside labels; empty is the numbers.
@@ -76,7 +93,7 @@ class Experiment:
     source: Callable[[str, Path | None], Source]
     image_shape: tuple[int, int, int]
     model: Model
-    process: GaussianProcess
+    process: Process
     parameterization: Parameterization
     labels: ClassLabels
     learning_rate: optax.Schedule
@@ -91,6 +108,10 @@ class Experiment:
     augment: Augment | None = None
     ema_decay: float = 0.999
     accumulate: int = 1
+    terminal: Terminal = FromNoise()
+    finish: Callable[[Denoiser, Process], Denoiser] = clip
+    sampler: Sampler = DDIM()
+    sample_steps: int | None = None
     grid: Grid = trailing
     guidance: float = 1.0
     class_names: tuple[str, ...] = field(default=())
@@ -104,14 +125,22 @@ class Experiment:
         """What training minimises."""
         return self.make_loss(self)
 
-    def denoiser(self, params: Params, label: jax.Array, guidance: Scalar | None) -> Denoiser:
-        """The clipped denoiser of these parameters and labels.
+    def denoiser(
+        self,
+        params: Params,
+        label: jax.Array,
+        guidance: Scalar | None,
+        process: Process | None = None,
+    ) -> Denoiser:
+        """The finished (by default: clipped) denoiser of these parameters and labels.
 
         Args:
             params: raw or averaged.
             label: [b] int, -1 for no label.
             guidance: gamma, maybe traced; None calls the network once, with the label.
+            process: of the examples at hand; the experiment's by default.
         """
+        process = self.process if process is None else process
         condition = self.labels.condition(label)
 
         def told(x, t, condition):
@@ -122,8 +151,12 @@ class Experiment:
         else:
             null = self.labels.null(label.shape[0])
             network = classifier_free_fused(told, condition, null, guidance)
-        denoiser = denoiser_from(network, self.process, self.parameterization)
-        return clip(denoiser, self.process)
+        return self.finish(denoiser_from(network, process, self.parameterization), process)
+
+
+def unfinished(denoiser: Denoiser, process: Process) -> Denoiser:
+    """The denoiser as it is, for `Experiment.finish`."""
+    return denoiser
 
 
 def adam(

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
@@ -74,7 +73,7 @@ def train(experiment: Experiment, options: Options, run_dir: Path, *, show: bool
     check_divides(experiment.batch_size, mesh.size, parts=experiment.accumulate)
     if experiment.steps < 1:
         raise ValueError(f"steps is {experiment.steps}; it must be at least 1.")
-    experiment.process.prior(jnp.zeros(1))
+    experiment.terminal.check(experiment.process)
     source = experiment.source("train", options.data_dir)
     check_source(experiment, source)
 
@@ -129,7 +128,7 @@ def train(experiment: Experiment, options: Options, run_dir: Path, *, show: bool
                 raise Stopped(number, stop)
             if options.sample_every and (last or number % options.sample_every == 0):
                 (run_dir / "samples").mkdir(exist_ok=True)
-                picture = sample_grid(experiment, state.ema, mesh)
+                picture = sample_grid(experiment, state.ema, mesh, data_dir=options.data_dir)
                 save_png(run_dir / "samples" / f"step_{number:07d}.png", picture)
     return state
 

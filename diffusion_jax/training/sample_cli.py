@@ -1,6 +1,7 @@
 """The command line of sample.py: a run folder in, a PNG grid (and arrays) out."""
 
 import dataclasses
+import functools
 import io
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,8 +20,9 @@ from diffusion_jax.training.experiment import Experiment
 from diffusion_jax.training.recipes import Record, build, find_recipe, load_recipe
 from diffusion_jax.training.sampling import check_labels, cycle_labels, sample_batches
 from diffusion_jax.training.sharding import abstract_like, check_divides, data_mesh
-from diffusion_jax.types import Params, Sampler
+from diffusion_jax.types import GaussianProcess, Params, Sampler
 
+SamplerName = Literal["recipe", "ddim", "ancestral", "cold", "cold_naive", "heat", "momentum"]
 GRIDS = {
     "trailing": timesteps.trailing,
     "leading": timesteps.leading,
@@ -41,10 +43,10 @@ class SampleOptions:
     """how many pictures"""
     seed: int = 0
     """picture i depends on the seed, i and its label alone"""
-    steps: int = 50
-    """steps of the sampler"""
-    sampler: Literal["ddim", "ancestral"] = "ddim"
-    """how to walk from noise to data"""
+    steps: int | None = None
+    """steps of the sampler (default: the recipe's, or 50)"""
+    sampler: SamplerName = "recipe"
+    """how to walk from noise to data; the recipe's own by default"""
     eta: float = 0.0
     """noise that ddim adds again: 0 none, 1 as much as ancestral"""
     grid: Literal["recipe", "trailing", "leading", "linspace", "karras"] = "recipe"
@@ -65,6 +67,8 @@ class SampleOptions:
     """pictures at a time, over all devices"""
     devices: int | None = None
     """devices to use (default: all)"""
+    data_dir: Path | None = None
+    """folder of prepared TFDS sets, for processes that start from data"""
     recipe: Path | None = None
     """a recipe that isn't in configs/; its code is executed"""
 
@@ -78,10 +82,8 @@ def sample_command(argv: Sequence[str]) -> None:
         raise ValueError(f"--num is {options.num}; ask for at least 1 picture.")
     if not np.isfinite(guidance):
         raise ValueError(f"--guidance is {guidance}; it must be a finite number.")
-    if not 0 <= options.eta < np.inf or (options.eta and options.sampler != "ddim"):
-        raise ValueError(
-            f"--eta is {options.eta}; it belongs to --sampler ddim, and is at least 0."
-        )
+    sampler = choose_sampler(experiment, options.sampler, options.eta)
+    steps = experiment.sample_steps or 50 if options.steps is None else options.steps
     labels = cycle_labels(experiment, options.num, options.label)
     check_labels(experiment, labels, guidance)
     mesh = data_mesh(options.devices)
@@ -93,13 +95,14 @@ def sample_command(argv: Sequence[str]) -> None:
     pictures = draw(
         dataclasses.replace(experiment, grid=choose_grid(experiment, options.grid)),
         params,
-        samplers.DDIM(options.eta) if options.sampler == "ddim" else samplers.Ancestral(),
+        sampler,
         labels,
-        steps=options.steps,
+        steps=steps,
         guidance=guidance,
         seed=options.seed,
         batch_size=options.batch_size,
         mesh=mesh,
+        data_dir=options.data_dir,
     )
     scale = max(1, 64 // experiment.image_shape[0])
     save_png(options.out, grid(to_uint8(pictures), scale=scale))
@@ -158,12 +161,38 @@ def draw(
     return np.concatenate(done)
 
 
+def choose_sampler(experiment: Experiment, name: SamplerName, eta: float) -> Sampler:
+    """The sampler of this name.
+
+    Raises:
+        ValueError: eta is out of place, or the sampler doesn't go with the process.
+    """
+    cold: dict[str, Sampler] = {"cold": samplers.ColdImproved(), "cold_naive": samplers.ColdNaive()}
+    gaussian: dict[str, Sampler] = {
+        "ddim": samplers.DDIM(eta),
+        "ancestral": samplers.Ancestral(),
+        "heat": samplers.Heat(),
+        "momentum": samplers.Momentum(),
+    }
+    if name in gaussian and not isinstance(experiment.process, GaussianProcess):
+        raise ValueError(
+            f"--sampler {name} needs alpha and sigma, and {experiment.process} has none; "
+            f"use {' or '.join(cold)}."
+        )
+    chosen = {"recipe": experiment.sampler, **cold, **gaussian}[name]
+    if not 0 <= eta < np.inf or (eta and not isinstance(chosen, samplers.DDIM)):
+        raise ValueError(f"--eta is {eta}; it belongs to --sampler ddim, and is at least 0.")
+    return samplers.DDIM(eta) if eta else chosen
+
+
 def choose_grid(experiment: Experiment, name: str):
     """The rule n -> times of this name."""
     if name == "recipe":
         return experiment.grid
     if name == "karras":
-        return lambda n: timesteps.karras(n, experiment.process)
+        if not isinstance(experiment.process, GaussianProcess):
+            raise ValueError(f"--grid karras needs noise levels; {experiment.process} has none.")
+        return functools.partial(timesteps.karras, process=experiment.process)
     return GRIDS[name]
 
 

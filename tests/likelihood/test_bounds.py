@@ -21,10 +21,7 @@ from diffusion_jax.likelihood import (
     discretised_gaussian,
     estimated_bound,
     gaussian_density,
-    learned_variance,
-    posterior_variance,
     start_at,
-    transition_variance,
     variational_bound,
 )
 from tests import oracle
@@ -129,14 +126,14 @@ def expected_bound(process, times, variance):
     c = DATA.variance[None]
     left = c * (sigma**2)[:, None] / ((alpha**2)[:, None] * c + (sigma**2)[:, None])
     snr = (alpha / sigma) ** 2
-    share = (sigma[1:] / sigma[:-1]) ** 2 if variance is transition_variance else np.ones(1)
+    share = (sigma[1:] / sigma[:-1]) ** 2 if variance is dj.fixed_large else np.ones(1)
     prior = 0.5 * snr[0] * np.sum(DATA.variance + DATA.mean**2)
     steps = share * np.diff(snr) * left[:-1].sum(1) + 3 * (share - 1 - np.log(share))
     w = 1 / snr[-1]
     return prior, 0.5 * np.sum(steps), 0.5 * np.sum(np.log(2 * np.pi * w) + left[-1] / w)
 
 
-CASES = [(s, posterior_variance) for s in SCHEDULES] + [(dj.Cosine(), transition_variance)]
+CASES = [(s, dj.fixed_small) for s in SCHEDULES] + [(dj.Cosine(), dj.fixed_large)]
 
 
 @pytest.mark.parametrize(
@@ -205,8 +202,8 @@ def test_learned_variance_runs_from_the_posteriors_to_the_transitions(x64):
 
     @jax.jit
     def run():
-        learned = jax.vmap(lambda f: total(learned_variance, f))(jnp.array([0.0, 0.5, 1.0]))
-        return learned, total(posterior_variance, 0.0), total(transition_variance, 0.0)
+        learned = jax.vmap(lambda f: total(dj.learned_range, f))(jnp.array([0.0, 0.5, 1.0]))
+        return learned, total(dj.fixed_small, 0.0), total(dj.fixed_large, 0.0)
 
     (first, middle, last), small, large = run()
     np.testing.assert_allclose(first, small, rtol=1e-9)
@@ -215,7 +212,7 @@ def test_learned_variance_runs_from_the_posteriors_to_the_transitions(x64):
     with pytest.raises(ValueError, match="predicts no variance"):
         variational_bound(
             jax.random.key(0), process, denoiser, examples(2), jnp.linspace(1.0, 0.0, 3),
-            variance=learned_variance,
+            variance=dj.learned_range,
         )  # fmt: skip
 
 
@@ -247,7 +244,7 @@ def test_levels_cost_their_entropy():
         return [
             continuous_bound(key, process, denoiser, x, draws=32, start=start),
             estimated_bound(
-                key, process, denoiser, x, times, draws=32, variance=transition_variance,
+                key, process, denoiser, x, times, draws=32, variance=dj.fixed_large,
                 decoder=discretised_gaussian,
             ),
         ]  # fmt: skip

@@ -8,42 +8,11 @@ import numpy as np
 import pytest
 
 import diffusion_jax as dj
-from diffusion_jax.losses.variational import gaussian_kl, log_bin_probability
 from tests import oracle
 
 STEPS = 20
 PROCESS = dj.Gaussian(dj.LinearBeta(STEPS, 0.01, 0.6))
-PIXELS = np.linspace(-1, 1, 256, dtype=np.float32)
 SHAPE = (2, 2, 1)
-
-
-def test_bins_share_all_probability():
-    mean = jnp.array([-1.3, -0.2, 0.0, 0.7, 4.0])[:, None]
-    for log_variance in (-8.0, -4.0, 0.0, 3.0):
-        log_p = log_bin_probability(jnp.asarray(PIXELS)[None], mean, jnp.full((1, 1), log_variance))
-        np.testing.assert_allclose(jnp.exp(log_p).sum(1), 1.0, rtol=1e-3)
-
-
-def test_far_tails_have_finite_values_and_gradients():
-    def total(mean, log_variance):
-        return log_bin_probability(jnp.asarray(PIXELS[::15]), mean, log_variance).sum()
-
-    for mean in (-3.0, 0.5, 3.0):
-        value, gradients = jax.value_and_grad(total, (0, 1))(jnp.full(18, mean), jnp.full(18, -9.0))
-        assert np.isfinite(value) and all(np.all(np.isfinite(g)) for g in gradients)
-
-
-def test_kl_is_that_of_the_densities():
-    mean, std, mean_2, std_2 = 0.3, 0.5, -0.4, 0.8
-    x = np.linspace(-6, 6, 20001)
-
-    def log_normal(mean, std):
-        return -0.5 * ((x - mean) / std) ** 2 - np.log(std * np.sqrt(2 * np.pi))
-
-    p, q = log_normal(mean, std), log_normal(mean_2, std_2)
-    numeric = np.trapezoid(np.exp(p) * (p - q), x)
-    arguments = (jnp.asarray(v) for v in (mean, std**2, mean_2, 2 * np.log(std_2)))
-    np.testing.assert_allclose(gaussian_kl(*arguments), numeric, rtol=1e-5)
 
 
 def known(params, x, t, condition, *, key=None):

@@ -1,0 +1,61 @@
+"""Restoration losses: what they compare, and what they can't see."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import diffusion_jax as dj
+from tests import oracle
+
+SHAPE = (6, 4, 4, 1)
+X0 = oracle.normal(0, *SHAPE)
+
+
+def at(time):
+    return lambda key, index, count: jnp.full(index.shape, time)
+
+
+def loss_of(apply, process, **how):
+    loss = dj.restoration_loss(apply, process, **how)
+    return loss((), (), jax.random.key(0), {"image": X0})[0]
+
+
+def identity(params, x, t, condition, *, key=None):
+    return x
+
+
+def test_nothing_is_lost_at_data_and_something_later():
+    process = dj.Cold(dj.Pixelate(2))
+    assert loss_of(identity, process, times=at(0.0)) == 0
+    degraded = process.corrupt(X0, X0, jnp.ones(6))
+    later = loss_of(identity, process, times=at(1.0))
+    np.testing.assert_allclose(later, np.abs(degraded - X0).mean(), rtol=1e-5)
+
+
+def test_what_the_corruption_hides_needs_no_guess():
+    """Soft score matching: an error under the mask costs nothing, the same beside it does."""
+    mask = dj.GaussianMask(steps=4, center=(0.0, 0.0))
+    process = dj.Masked(dj.Rectified(), mask)
+    t = jnp.full(6, 0.5)
+    hidden = X0.at[:, 0, 0].add(5.0)
+    shown = X0.at[:, 3, 3].add(5.0)
+    assert np.all(dj.after_corruption(process, hidden, X0, t) == 0)
+    assert np.max(dj.after_corruption(process, shown, X0, t)) > 1
+    assert np.max(dj.absolute(process, hidden, X0, t)) > 4
+
+
+def test_soft_blur_forgives_high_frequencies():
+    process = dj.Spectral(dj.Rectified(), dj.SineBlur(4.0))
+    x0 = process.encode(X0)
+    t = jnp.full(6, 0.9)
+    slow, fast = (dj.after_corruption(process, x0.at[:, k, k].add(1.0), x0, t) for k in (0, 3))
+    assert slow.max() > 1e-3 and fast.max() < 1e-12
+
+
+def test_another_picture_is_never_ones_own():
+    other = dj.another_picture(jax.random.key(0), jnp.arange(6), X0)
+    assert np.all(np.abs(other - X0).max((1, 2, 3)) > 0)
+    assert {p.tobytes() for p in np.asarray(other)} == {p.tobytes() for p in np.asarray(X0)}
+    process = dj.Gaussian(dj.Cosine())
+    value = loss_of(identity, process, noise=dj.another_picture, times=at(1.0))
+    np.testing.assert_allclose(value, np.abs(other - X0).mean(), rtol=1e-5)

@@ -1,0 +1,108 @@
+"""Every recipe of the digits trains, and its pictures don't depend on the batch around them.
+
+The network is a small one in place of the recipe's: what differs among them is the rest.
+"""
+
+import dataclasses
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import diffusion_jax as dj
+from diffusion_jax.data import digits, from_arrays
+from diffusion_jax.models import from_linen
+from diffusion_jax.training import terminals
+from diffusion_jax.training.loop import Options, train
+from diffusion_jax.training.recipes import load_recipe
+from diffusion_jax.training.sample_cli import choose_sampler
+from diffusion_jax.training.sampling import sample_batches
+from diffusion_jax.training.sharding import data_mesh
+from tests.training import toy
+
+RECIPES = sorted((Path(__file__).resolve().parents[2] / "configs").glob("digits*.py"))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_two_steps_and_a_picture(path, tmp_path):
+    recipe = load_recipe(path)(steps=2, batch_size=8)
+    assert recipe.model.init is not None
+    experiment = dataclasses.replace(recipe, model=from_linen(toy.Tiny(4)))
+    options = Options(log_every=1, checkpoint_every=2, sample_every=0)
+    state = train(experiment, options, tmp_path, show=False)
+
+    def pictures(labels, first):
+        return np.concatenate(
+            list(
+                sample_batches(
+                    experiment, state.ema, experiment.sampler, np.array(labels, np.int32),
+                    steps=4, guidance=1.0, seed=0, batch_size=2, mesh=data_mesh(1), first=first,
+                )
+            )
+        )  # fmt: skip
+
+    three = pictures([3, 5, 7], 0)
+    assert three.shape == (3, 8, 8, 1) and np.all(np.isfinite(three))
+    assert np.abs(three).max() <= 1
+    np.testing.assert_allclose(pictures([5, 7], 1), three[1:], atol=1e-6)
+
+
+INDEX = jnp.arange(200)
+LABEL = INDEX % 10
+
+
+def test_chosen_pictures_have_the_label_and_depend_on_their_number_alone():
+    pictures = terminals.read_pictures(digits(), 500)
+    assert len(pictures.label) == 500
+    numbers = pictures._replace(image=pictures.label[:, None] + jnp.linspace(0, 0.5, 500)[:, None])
+    chosen = terminals.choose(numbers, jax.random.key(0), INDEX, LABEL)[:, 0]
+    np.testing.assert_array_equal(jnp.floor(chosen), LABEL)
+    assert len(np.unique(chosen)) > 100
+    part = terminals.choose(numbers, jax.random.key(0), INDEX[50:60], LABEL[50:60])[:, 0]
+    np.testing.assert_array_equal(part, chosen[50:60])
+    anything = terminals.choose(numbers, jax.random.key(0), INDEX, jnp.full_like(LABEL, -1))
+    assert len(np.unique(np.floor(anything))) == 10
+
+
+def test_fitted_colours_have_the_colours_of_the_data():
+    rng = np.random.default_rng(0)
+    colours = rng.multivariate_normal(
+        [90, 120, 150], [[400, 300, 0], [300, 400, 0], [0, 0, 100]], 500
+    )
+    images = np.broadcast_to(colours[:, None, None, :].clip(0, 255), (500, 2, 2, 3))
+    source = from_arrays("colours", images.astype(np.uint8))
+    terminal = terminals.FittedColours(components=2)
+    arrays = terminal.prepare(lambda: source)
+    many = jnp.arange(2000)
+    process = dj.Cold(dj.GaussianBlur())
+    x, same = terminal.draw(arrays, process, jax.random.key(0), many, many, (2, 2, 3))
+    assert same is process
+    drawn = (np.asarray(x).mean((1, 2)) + 1) * 127.5
+    np.testing.assert_allclose(drawn.mean(0), colours.mean(0), atol=3)
+    np.testing.assert_allclose(np.cov(drawn.T), np.cov(colours.T), atol=60)
+    assert 0.001 < np.std(np.asarray(x), axis=(1, 2)).mean() < 0.003
+
+
+def test_random_degradations_know_their_noise():
+    terminal = terminals.Degraded(count=20)
+    arrays = terminal.prepare(digits)
+    x, process = terminal.draw(
+        arrays, dj.Cold(dj.Snow()), jax.random.key(0), INDEX[:3], LABEL[:3], (8, 8, 1)
+    )
+    x0 = terminals.choose(arrays, jax.random.key(0), INDEX[:3], LABEL[:3])
+    np.testing.assert_array_equal(x, process.corrupt(x0, process.noise, jnp.ones(3)))
+    with pytest.raises(ValueError, match=r"isn't Cold"):
+        terminal.check(dj.Gaussian(dj.Cosine()))
+
+
+def test_samplers_that_do_not_go_with_a_process_are_refused():
+    experiment = load_recipe(RECIPES[0].with_name("digits_cold_blur.py"))()
+    assert choose_sampler(experiment, "recipe", 0.0) == dj.ColdImproved()
+    with pytest.raises(ValueError, match="--sampler ddim needs alpha and sigma"):
+        choose_sampler(experiment, "ddim", 0.0)
+    with pytest.raises(ValueError, match="it belongs to --sampler ddim"):
+        choose_sampler(experiment, "recipe", 0.5)
+    with pytest.raises(ValueError, match="no alpha and sigma for the denoising loss"):
+        dataclasses.replace(experiment, make_loss=None).loss()
