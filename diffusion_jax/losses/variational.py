@@ -40,7 +40,7 @@ from diffusion_jax.losses.denoising import (
 )
 from diffusion_jax.losses.weightings import Weighting, elbo, simple
 from diffusion_jax.parameterizations import target
-from diffusion_jax.processes import Gaussian
+from diffusion_jax.processes import Gaussian, transition
 from diffusion_jax.random import example_keys, normal
 from diffusion_jax.schedules import Learned
 from diffusion_jax.timesteps import Stratified, Times
@@ -55,7 +55,7 @@ from diffusion_jax.types import (
     Params,
     Time,
 )
-from diffusion_jax.variances import fixed_large, fixed_small, learned_range
+from diffusion_jax.variances import fixed_small, learned_range
 
 
 def _bits(
@@ -76,7 +76,7 @@ def _bits(
     later, before = jnp.maximum(t, 2.0 / steps), jnp.maximum(t - 1.0 / steps, 1.0 / steps)
     kl = step_kl(process, x0, x, guess, later, before, learned_range) / (x0.size / x0.shape[0])
     small = fixed_small(process, guess, later, before)
-    large = fixed_large(process, guess, t, jnp.maximum(t - 1.0 / steps, 0.0))
+    _, large = transition(process, jnp.maximum(t - 1.0 / steps, 0.0), t, x)
     decoder = per_example(-log_bin_mass(x0, guess.x0, jnp.sqrt(small * (large / small) ** v)))
     first = t * steps < 1.5
     return jnp.where(first, decoder, kl) / math.log(2)

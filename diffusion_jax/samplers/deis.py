@@ -15,7 +15,7 @@ from functools import partial
 import jax
 from jaxtyping import Array
 
-from diffusion_jax.samplers.exponential import History, half_log_snr, increment
+from diffusion_jax.samplers.exponential import History, check_order, half_log_snr, increment
 from diffusion_jax.types import Denoiser
 
 
@@ -36,6 +36,7 @@ class DEIS:
     draws = 0
 
     def init(self, x: Array, times: Array) -> History:
+        check_order(self.order, 4)
         return History.empty(self.order - 1, x, times)
 
     def step(self, x, state, t, s, denoiser: Denoiser, process, noise):

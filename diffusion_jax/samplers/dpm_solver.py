@@ -25,6 +25,7 @@ from jaxtyping import Array
 from diffusion_jax.samplers.exponential import (
     Form,
     History,
+    check_order,
     half_log_snr,
     increment,
     midpoint,
@@ -63,6 +64,7 @@ class DPMSolverPP:
     draws = 1
 
     def init(self, x: Array, times: Array) -> History:
+        check_order(self.order, 3)
         return History.empty(self.order - 1, x, times)
 
     def step(self, x, state, t, s, denoiser: Denoiser, process, noise):

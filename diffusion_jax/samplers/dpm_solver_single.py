@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from diffusion_jax.samplers.exponential import Form, half_log_snr, increment, midpoint
+from diffusion_jax.samplers.exponential import Form, check_order, half_log_snr, increment, midpoint
 from diffusion_jax.types import Denoiser
 
 
@@ -53,6 +53,7 @@ class DPMSolverPPSingle:
     draws = 0
 
     def init(self, x: Array, times: Array) -> Block:
+        check_order(self.order, 3)
         return Block(
             values=jnp.zeros((self.order, *x.shape), x.dtype),
             times=jnp.full((self.order, x.shape[0]), times[0], x.dtype),

@@ -54,6 +54,12 @@ def midpoint(h: Array, points: Scalar, rate: Scalar = 1.0) -> list[Array]:
     return moments
 
 
+def check_order(order: int, most: int) -> None:
+    """Raises ValueError unless 1 <= order <= most."""
+    if not 1 <= order <= most:
+        raise ValueError(f"order is {order}; this solver has orders 1 to {most}.")
+
+
 def half_log_snr(process: GaussianProcess, t: Time, x: Array) -> Array:
     """l = log(alpha / sigma), rank of x: -inf where alpha = 0, +inf where sigma = 0.
 

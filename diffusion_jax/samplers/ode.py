@@ -7,6 +7,7 @@ Needs the extra `ode`: pip install 'diffusion_jax[ode]'.
 Source: Song et al. 2021 (arXiv:2011.13456), equation (13); Kidger 2021 (arXiv:2202.02435).
 """
 
+import importlib.util
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -49,6 +50,8 @@ class Adaptive:
     draws = 0
 
     def init(self, x: Array, times: Array) -> tuple[()]:
+        if importlib.util.find_spec("diffrax") is None:
+            raise ModuleNotFoundError("Adaptive needs diffrax: pip install 'diffusion_jax[ode]'")
         return ()
 
     def step(self, x, state, t, s, denoiser: Denoiser, process, noise):

@@ -23,6 +23,7 @@ from jaxtyping import Array, Int
 from diffusion_jax.samplers.exponential import (
     Form,
     History,
+    check_order,
     exact,
     half_log_snr,
     increment,
@@ -71,6 +72,7 @@ class UniPC:
     draws = 0
 
     def init(self, x: Array, times: Array) -> Corrected:
+        check_order(self.order, 3)
         return Corrected(x, jnp.array(1), History.empty(self.order, x, times))
 
     def step(self, x, state, t, s, denoiser: Denoiser, process, noise):

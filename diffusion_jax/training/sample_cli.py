@@ -1,7 +1,6 @@
 """The command line of sample.py: a run folder in, a PNG grid (and arrays) out."""
 
 import dataclasses
-import functools
 import io
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,22 +11,23 @@ import numpy as np
 import tyro
 from tqdm import tqdm
 
-from diffusion_jax import samplers, timesteps
 from diffusion_jax.data import grid, save_png, to_uint8
 from diffusion_jax.data.files import write_atomically
 from diffusion_jax.training import checkpoints
 from diffusion_jax.training.experiment import Experiment
 from diffusion_jax.training.recipes import Record, build, find_recipe, load_recipe
+from diffusion_jax.training.sampler_cli import (
+    GridName,
+    SamplerName,
+    VarianceName,
+    choose_grid,
+    choose_sampler,
+)
 from diffusion_jax.training.sampling import check_labels, cycle_labels, sample_batches
 from diffusion_jax.training.sharding import abstract_like, check_divides, data_mesh
-from diffusion_jax.types import GaussianProcess, Params, Sampler
+from diffusion_jax.types import Params, Sampler
 
-SamplerName = Literal["recipe", "ddim", "ancestral", "cold", "cold_naive", "heat", "momentum"]
-GRIDS = {
-    "trailing": timesteps.trailing,
-    "leading": timesteps.leading,
-    "linspace": timesteps.linspace,
-}
+ADJUSTS = ("eta", "order", "variance", "churn", "delta")  # flags of some samplers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,12 +44,20 @@ class SampleOptions:
     seed: int = 0
     """picture i depends on the seed, i and its label alone"""
     steps: int | None = None
-    """steps of the sampler (default: the recipe's, or 50)"""
+    """steps of the sampler (default: the recipe's, or 50; 1 for adaptive)"""
     sampler: SamplerName = "recipe"
     """how to walk from noise to data; the recipe's own by default"""
-    eta: float = 0.0
-    """noise that ddim adds again: 0 none, 1 as much as ancestral"""
-    grid: Literal["recipe", "trailing", "leading", "linspace", "karras"] = "recipe"
+    eta: float | None = None
+    """noise that ddim (0), dpm_solver (0) and momentum (1) add again: 0 none, 1 all"""
+    order: int | None = None
+    """of dpm_solver, dpm_solver_single, unipc (2) and deis (3)"""
+    variance: VarianceName | None = None
+    """of ancestral's steps (fixed_small)"""
+    churn: float | None = None
+    """noise that edm adds and removes again, S_churn (0)"""
+    delta: float | None = None
+    """noise of heat's steps (0.0125)"""
+    grid: GridName = "recipe"
     """which times to walk; the recipe's own by default"""
     guidance: float | None = None
     """classifier-free guidance, gamma: 0 ignores the label, 1 is none (default: the recipe's)"""
@@ -82,8 +90,11 @@ def sample_command(argv: Sequence[str]) -> None:
         raise ValueError(f"--num is {options.num}; ask for at least 1 picture.")
     if not np.isfinite(guidance):
         raise ValueError(f"--guidance is {guidance}; it must be a finite number.")
-    sampler = choose_sampler(experiment, options.sampler, options.eta)
-    steps = experiment.sample_steps or 50 if options.steps is None else options.steps
+    flags = {flag: getattr(options, flag) for flag in ADJUSTS}
+    sampler = choose_sampler(experiment, options.sampler, flags)
+    steps = options.steps
+    if steps is None:
+        steps = 1 if options.sampler == "adaptive" else experiment.sample_steps or 50
     labels = cycle_labels(experiment, options.num, options.label)
     check_labels(experiment, labels, guidance)
     mesh = data_mesh(options.devices)
@@ -93,7 +104,9 @@ def sample_command(argv: Sequence[str]) -> None:
 
     params = load_params(experiment, options.run_dir, options.weights, options.step, mesh)
     pictures = draw(
-        dataclasses.replace(experiment, grid=choose_grid(experiment, options.grid)),
+        dataclasses.replace(
+            experiment, grid=choose_grid(experiment.process, options.grid, experiment.grid)
+        ),
         params,
         sampler,
         labels,
@@ -159,41 +172,6 @@ def draw(
             done.append(pictures)
             bar.update(len(pictures))
     return np.concatenate(done)
-
-
-def choose_sampler(experiment: Experiment, name: SamplerName, eta: float) -> Sampler:
-    """The sampler of this name.
-
-    Raises:
-        ValueError: eta is out of place, or the sampler doesn't go with the process.
-    """
-    cold: dict[str, Sampler] = {"cold": samplers.ColdImproved(), "cold_naive": samplers.ColdNaive()}
-    gaussian: dict[str, Sampler] = {
-        "ddim": samplers.DDIM(eta),
-        "ancestral": samplers.Ancestral(),
-        "heat": samplers.Heat(),
-        "momentum": samplers.Momentum(),
-    }
-    if name in gaussian and not isinstance(experiment.process, GaussianProcess):
-        raise ValueError(
-            f"--sampler {name} needs alpha and sigma, and {experiment.process} has none; "
-            f"use {' or '.join(cold)}."
-        )
-    chosen = {"recipe": experiment.sampler, **cold, **gaussian}[name]
-    if not 0 <= eta < np.inf or (eta and not isinstance(chosen, samplers.DDIM)):
-        raise ValueError(f"--eta is {eta}; it belongs to --sampler ddim, and is at least 0.")
-    return samplers.DDIM(eta) if eta else chosen
-
-
-def choose_grid(experiment: Experiment, name: str):
-    """The rule n -> times of this name."""
-    if name == "recipe":
-        return experiment.grid
-    if name == "karras":
-        if not isinstance(experiment.process, GaussianProcess):
-            raise ValueError(f"--grid karras needs noise levels; {experiment.process} has none.")
-        return functools.partial(timesteps.karras, process=experiment.process)
-    return GRIDS[name]
 
 
 def check_writable(path: Path) -> None:

@@ -209,7 +209,7 @@ def test_learned_variance_runs_from_the_posteriors_to_the_transitions(x64):
     np.testing.assert_allclose(first, small, rtol=1e-9)
     np.testing.assert_allclose(last, large, rtol=1e-9)
     assert np.all(middle != first)
-    with pytest.raises(ValueError, match="predicts no variance"):
+    with pytest.raises(ValueError, match="predicts its variance"):
         variational_bound(
             jax.random.key(0), process, denoiser, examples(2), jnp.linspace(1.0, 0.0, 3),
             variance=dj.learned_range,
