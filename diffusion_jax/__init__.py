@@ -6,10 +6,6 @@ needs only jax, numpy and jaxtyping. Networks are in `diffusion_jax.models`, tra
 `diffusion_jax.training`, data in `diffusion_jax.data`, judges in `diffusion_jax.evaluation`.
 """
 
-from diffusion_jax.dct import (
-    dct,
-    inverse_dct,
-)
 from diffusion_jax.degradations import (
     FixedNoise,
     GaussianBlur,
@@ -25,6 +21,10 @@ from diffusion_jax.denoisers import (
     dynamic_threshold,
     precondition,
     table_time,
+)
+from diffusion_jax.frequencies import (
+    dct,
+    inverse_dct,
 )
 from diffusion_jax.guidance import (
     classifier_free,

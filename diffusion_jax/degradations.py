@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from diffusion_jax.dct import dct, inverse_dct, squared_frequencies
+from diffusion_jax.frequencies import dct, inverse_dct, squared_frequencies
 from diffusion_jax.processes import expand
 from diffusion_jax.schedules import Cosine
 from diffusion_jax.spectral import Blur, Mask, SineBlur

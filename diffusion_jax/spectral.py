@@ -27,7 +27,7 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from diffusion_jax.dct import dct, inverse_dct, squared_frequencies
+from diffusion_jax.frequencies import dct, inverse_dct, squared_frequencies
 from diffusion_jax.processes import Scaled, expand, terminal_snr
 from diffusion_jax.schedules import Cosine
 from diffusion_jax.types import GaussianProcess, Parameterization, Schedule, Time

@@ -19,8 +19,9 @@ import pytest
 
 import diffusion_jax as dj
 from tests import oracle
-from tests.oracle import SCHEDULES, name
+from tests.oracle import MORE_SCHEDULES, name
 
+SCHEDULES = (*oracle.SCHEDULES, *MORE_SCHEDULES)
 COUNT = 4000
 GAUSSIAN = oracle.correlated(2)
 MODES = (
@@ -108,7 +109,18 @@ CASES = {
     "ancestral_learned": Case(
         dj.Ancestral(dj.learned_range), 0.1, steps=150, denoiser=with_variance
     ),
+    "euler": Case(dj.Euler(), 0.05, steps=150, from_noise=False),
     "heun": Case(dj.Heun(), steps=50, from_noise=False),
+    "2M": Case(dj.DPMSolverPP(2), steps=40),
+    "3M": Case(dj.DPMSolverPP(3, dj.exact), steps=40),
+    "2M_sde": Case(dj.DPMSolverPP(2, eta=1.0), 0.05, steps=80),
+    "2S": Case(dj.DPMSolverPPSingle(2), steps=40),
+    "3S": Case(dj.DPMSolverPPSingle(3, dj.exact), steps=40),
+    "unipc": Case(dj.UniPC(2), steps=40),
+    "deis": Case(dj.DEIS(3), steps=40),
+    "pndm": Case(dj.PNDM(), steps=50, from_noise=False),
+    "plms": Case(dj.PLMS(), steps=50, from_noise=False),
+    "adaptive": Case(dj.Adaptive(), steps=1, from_noise=False),
     "edm": Case(dj.Churn(s_churn=10.0), 0.05),
     "edm_euler": Case(dj.Churn(s_churn=5.0, solver=dj.DDIM()), 0.1),
     "euler_maruyama": Case(dj.EulerMaruyama(), 0.05, steps=150, from_noise=False),

@@ -15,9 +15,9 @@ import diffusion_jax as dj
 from diffusion_jax.data import digits, from_arrays
 from diffusion_jax.models import from_linen
 from diffusion_jax.training import terminals
+from diffusion_jax.training.experiment import denoising
 from diffusion_jax.training.loop import Options, train
 from diffusion_jax.training.recipes import load_recipe
-from diffusion_jax.training.sample_cli import choose_sampler
 from diffusion_jax.training.sampling import sample_batches
 from diffusion_jax.training.sharding import data_mesh
 from tests.training import toy
@@ -99,10 +99,5 @@ def test_random_degradations_know_their_noise():
 
 def test_samplers_that_do_not_go_with_a_process_are_refused():
     experiment = load_recipe(RECIPES[0].with_name("digits_cold_blur.py"))()
-    assert choose_sampler(experiment, "recipe", 0.0) == dj.ColdImproved()
-    with pytest.raises(ValueError, match="--sampler ddim needs alpha and sigma"):
-        choose_sampler(experiment, "ddim", 0.0)
-    with pytest.raises(ValueError, match="it belongs to --sampler ddim"):
-        choose_sampler(experiment, "recipe", 0.5)
     with pytest.raises(ValueError, match="no alpha and sigma for the denoising loss"):
-        dataclasses.replace(experiment, make_loss=None).loss()
+        dataclasses.replace(experiment, make_loss=denoising).loss()

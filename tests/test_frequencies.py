@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import scipy.fft
 
-from diffusion_jax import dct as module
-from diffusion_jax.dct import dct, inverse_dct, squared_frequencies
+from diffusion_jax import frequencies
+from diffusion_jax.frequencies import dct, inverse_dct, squared_frequencies
 from tests import oracle
 
 SIZES = [(1, 1), (1, 4), (2, 3), (8, 8), (7, 12), (13, 5)]
@@ -18,7 +18,7 @@ either = pytest.mark.parametrize("longest", [64, 0], ids=["matrix", "fourier"])
 
 @pytest.fixture
 def algorithm(longest, monkeypatch):
-    monkeypatch.setattr(module, "MATRIX_UP_TO", longest)
+    monkeypatch.setattr(frequencies, "MATRIX_UP_TO", longest)
 
 
 @either
