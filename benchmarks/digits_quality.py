@@ -26,7 +26,6 @@ from diffusion_jax.evaluation import (  # noqa: E402
     digits_judge,
     evaluate_frechet,
 )
-from diffusion_jax.samplers import DDIM  # noqa: E402
 from diffusion_jax.training.sample_cli import draw, load_experiment, load_params  # noqa: E402
 from diffusion_jax.training.sampling import cycle_labels  # noqa: E402
 from diffusion_jax.training.sharding import data_mesh  # noqa: E402
@@ -48,18 +47,18 @@ def main(
     run_dir: tyro.conf.Positional[Path],
     out: Path = Path("report"),
     num: int = 1000,
-    steps: int = 25,
-    guidance: float = 2.0,
+    steps: int | None = None,
+    guidance: float | None = None,
     seed: int = 1,
 ) -> None:
-    """Measures a run of configs/digits.py.
+    """Measures a run of configs/digits.py, or of another recipe of the digits.
 
     Args:
         run_dir: the run.
         out: folder of the report.
         num: samples for each figure.
-        steps: of DDIM.
-        guidance: of the samples that are read.
+        steps: of the recipe's sampler (default: the recipe's, or 25).
+        guidance: of the samples that are read (default: the recipe's).
         seed: of the samples.
     """
     began = time.perf_counter()
@@ -67,17 +66,20 @@ def main(
     experiment = load_experiment(run_dir)
     params = load_params(experiment, run_dir, "ema", None, mesh)
     labels = cycle_labels(experiment, num)
+    steps = steps or experiment.sample_steps or 25
+    guidance = experiment.guidance if guidance is None else guidance
 
     def sampled(scale: float) -> np.ndarray:
         return draw(
-            experiment, params, DDIM(), labels,
+            experiment, params, experiment.sampler, labels,
             steps=steps, guidance=scale, seed=seed, batch_size=250, mesh=mesh,
         )  # fmt: skip
 
     train, train_labels = arrays("train")
     test, test_labels = arrays("test")
     judge = digits_judge(train, train_labels)
-    guided, unguided = sampled(guidance), sampled(1.0)
+    unguided = sampled(1.0)
+    guided = unguided if guidance == 1.0 else sampled(guidance)
 
     def distance(images):
         return evaluate_frechet(pixels, PIXELS, images, train, reference="digits train")
@@ -95,7 +97,7 @@ def main(
     write_atomically(out / "report.json", (json.dumps(report, indent=2) + "\n").encode())
     save_png(out / "samples.png", grid(to_uint8(guided[:100]), columns=10, scale=4))
 
-    print(f"\n{num} guided samples (DDIM {steps} steps, guidance {guidance:g}):")
+    print(f"\n{num} samples ({experiment.sampler}, {steps} steps, guidance {guidance:g}):")
     print(
         f"  read as their label          {report['guided_read_as_label']:.1%}"
         f"   (the judge reads {report['judge_on_real_test']:.1%} of the real held-out digits)"

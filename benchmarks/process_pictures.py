@@ -46,6 +46,9 @@ class Faint:
 
 # Name of the picture: the process alone, or the recipe that trains it.
 PROCESSES: dict[str, Process] = {
+    "rectified": dj.Gaussian(dj.Rectified()),
+    "ve": dj.Gaussian(dj.VE()),
+    "sub_vp": dj.Gaussian(dj.SubVP()),
     "soft_blur": dj.Spectral(Faint(), dj.SineBlur(4.0)),
     "soft_mask": dj.Masked(Faint(), dj.GaussianMask()),
     "cold_mask": dj.Cold(dj.Masking(dj.GaussianMask())),
@@ -68,13 +71,22 @@ def chosen_digits(skip: int) -> jax.Array:
     return jnp.stack([image[np.flatnonzero(np.asarray(label) == v)[skip]] for v in LABELS])
 
 
+def visible(process: Process, x: jax.Array, t: jax.Array) -> jax.Array:
+    """x in pixels; where the variance explodes, divided by its root."""
+    pixels = process.decode(x)
+    if not isinstance(process, dj.Gaussian):
+        return pixels
+    alpha, sigma = process.scales(t, x)
+    return pixels / jnp.maximum(1.0, jnp.sqrt(alpha**2 + sigma**2))
+
+
 def way_there(process: Process, partner: jax.Array | None = None) -> np.ndarray:
     """Pictures at t = 0, ..., 1: [3 columns h w c]; the partner is what plays the noise."""
     x0 = process.encode(chosen_digits(0))
     z = jnp.asarray(np.random.default_rng(0).normal(size=x0.shape), x0.dtype)
     noise = z if partner is None else partner
     times = np.linspace(0.0, 1.0, COLUMNS)
-    corrupt = jax.jit(lambda t: process.decode(process.corrupt(x0, noise, t)))
+    corrupt = jax.jit(lambda t: visible(process, process.corrupt(x0, noise, t), t))
     return np.stack([corrupt(jnp.full(len(LABELS), t, x0.dtype)) for t in times], axis=1)
 
 

@@ -1,9 +1,10 @@
 """Quality against evaluations: python benchmarks/sampler_quality.py runs/fashion_mnist
 
-For five samplers, one of them on two grids, and 5, 10, 20 and 50 evaluations of the network, draws samples without guidance
-and measures their Fréchet distance from all training images, in the 64 features of the judge of
-fashion_mnist_quality.py. Prints a table, and writes the numbers beside the run's report and the
-plot to docs/sampler_quality.png. Samples are kept, so that an interrupted run goes on.
+For five samplers, one of them on two grids, and 5, 10, 20 and 50 evaluations of the network,
+draws samples without guidance and measures their Fréchet distance from all training images, in
+the 64 features of the judge of fashion_mnist_quality.py. Prints a table, and writes the numbers
+beside the run's report and the plot to docs/sampler_quality.png. Samples are kept (and shared
+with fashion_mnist_quality.py), so that an interrupted run goes on.
 
 Heun's method takes two evaluations a step and one in its last: it gets 3, 5, 10 and 25 steps,
 which are 5, 9, 19 and 49 evaluations. Needs the extra `plots` (matplotlib).
@@ -146,7 +147,7 @@ def main(
     print(f"{'real test images':26s} {report['real']:8.2f}", flush=True)
 
     def sampled(name: str, row: Row, steps: int) -> np.ndarray:
-        path = folder / f"quality_{name}_{steps}_n{num}_seed{seed}_at{trained}.npz"
+        path = folder / f"{name}{steps}_n{num}_g1_seed{seed}_at{trained}.npz"
         if not path.exists():
             pictures = draw(
                 on_grid(experiment, row.karras), params, row.sampler,

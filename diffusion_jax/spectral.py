@@ -28,7 +28,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from diffusion_jax.frequencies import dct, inverse_dct, squared_frequencies
-from diffusion_jax.processes import Scaled, expand, terminal_snr
+from diffusion_jax.processes import Scaled, divide, expand, terminal_snr
 from diffusion_jax.schedules import Cosine
 from diffusion_jax.types import GaussianProcess, Parameterization, Schedule, Time
 
@@ -231,13 +231,14 @@ def heat(
 
 @dataclass(frozen=True)
 class LessBlurred(Parameterization):
-    """The network predicts y = alpha_s x_0 - x_t, s = t - 1/steps: the way to the less blurred.
+    """The way to the less blurred, y = (alpha_s x_0 - x_t) / sigma_t with s = t - 1/steps.
 
-    a = alpha_s - alpha_t, b = -sigma_t. The squared error of y is that of the less blurred
-    picture x_t + y, so `denoising_loss` with weight 1 is the loss of the paper.
+    a = (alpha_s - alpha_t) / sigma_t, b = -1. sigma_t^2 times the squared error of y is that of
+    the less blurred picture x_t + sigma_t y, so `denoising_loss` with weight 1 is the loss of the
+    paper, in units of the noise: y itself is of the order of 1.
 
-    The x_0 that it solves for is (x_t + y) / alpha_s, whose high frequencies have nothing but
-    the network's error, and much of it: take it to s, and don't clip it.
+    The x_0 that it solves for is (x_t + sigma_t y) / alpha_s, whose high frequencies have nothing
+    but the network's error, and much of it: take it to s, and don't clip it.
 
     Source: Rissanen et al. 2022, equation (8) and Algorithm 1.
     """
@@ -247,4 +248,4 @@ class LessBlurred(Parameterization):
     def coefficients(self, process: GaussianProcess, t: Time, x: Array) -> tuple[Array, Array]:
         alpha_t, sigma = process.scales(t, x)
         alpha_s, _ = process.scales(jnp.maximum(t - 1.0 / self.steps, 0.0), x)
-        return alpha_s - alpha_t, -sigma
+        return divide(alpha_s - alpha_t, sigma), -jnp.ones_like(sigma)

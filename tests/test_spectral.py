@@ -119,13 +119,14 @@ def test_gradients_are_finite_up_to_the_ends(process):
 
 @pytest.mark.parametrize("process", [PROCESSES["heat"]], ids=["heat"])
 def test_what_says_the_less_blurred_picture(process):
-    """x + y is alpha_s x0, one level before t, and x0 and noise come back from y."""
+    """x + sigma y is alpha_s x0, one level before t, and x0 and noise come back from y."""
     t = jnp.array([0.05, 0.5])
     x0, noise = oracle.normal(0, 2, *SHAPE), oracle.normal(1, 2, *SHAPE)
     x = process.corrupt(x0, noise, t)
     y = dj.target(dj.LessBlurred(20), process, x0, noise, t)
     alpha, _ = process.scales(t - 1 / 20, x)
-    np.testing.assert_allclose(x + y, alpha * x0, atol=1e-5)
+    _, sigma = process.scales(t, x)
+    np.testing.assert_allclose(x + sigma * y, alpha * x0, atol=1e-5)
     found = process.solve(x, t, y, *dj.LessBlurred(20).coefficients(process, t, x))
     np.testing.assert_allclose(alpha * found.x0, alpha * x0, atol=1e-5)
     np.testing.assert_allclose(found.noise, noise, atol=1e-4)
