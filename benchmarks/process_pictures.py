@@ -96,9 +96,10 @@ def way_back(experiment: Experiment, params: Params, seed: int, steps: int) -> n
     terminal, index = experiment.terminal, jnp.arange(len(LABELS))
     arrays = terminal.prepare(lambda: experiment.source("train", None))
     label, key = jnp.asarray(LABELS), jax.random.key(seed)
+    _, own = experiment.parts(params)
 
     def begin(arrays):
-        return terminal.draw(arrays, experiment.process, key, index, label, experiment.image_shape)
+        return terminal.draw(arrays, own, key, index, label, experiment.image_shape)
 
     @jax.jit
     def one(arrays, params, i, x, times):

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +27,7 @@ BELONGS = {  # flag -> estimators that read it
 }
 
 
+@runtime_checkable
 class Choice(Protocol):
     """The flags that choose and adjust an estimator; None is its default."""
 

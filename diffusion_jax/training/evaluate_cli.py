@@ -77,7 +77,7 @@ def evaluate_command(argv: Sequence[str]) -> None:
     """evaluate.py RUN [--flags]."""
     options = tyro.cli(EvaluateOptions, args=list(argv), prog="evaluate.py")
     experiment = load_experiment(options.run_dir, options.recipe)
-    estimator = choose_estimator(experiment.process, options)
+    choose_estimator(experiment.process, options)  # refuses before any work
     mesh = data_mesh(options.devices)
     check_divides(options.batch_size, mesh.size, what="--batch-size")
     source = experiment.source(options.split, options.data_dir)
@@ -86,6 +86,7 @@ def evaluate_command(argv: Sequence[str]) -> None:
     check_writable(out)
     restored = restore_params(experiment, options.run_dir, options.weights, options.step, mesh)
 
+    estimator = choose_estimator(experiment.parts(restored.state)[1], options)
     chosen = np.sort(np.random.default_rng(options.seed).permutation(len(source))[: options.num])
     began = time.perf_counter()
     terms = evaluate(experiment, restored.state, estimator, source, chosen, options, mesh)
@@ -142,12 +143,13 @@ def evaluate(
 
     def nats(params, key, index, image, label):
         condition = experiment.labels.condition(label)
+        params, process = experiment.parts(params)
         denoiser = denoiser_from(
             lambda x, t: experiment.model.apply(params, x, t, condition),
-            experiment.process,
+            process,
             experiment.parameterization,
         )
-        denoiser = clip(denoiser, experiment.process) if estimator.clipped else denoiser
+        denoiser = clip(denoiser, process) if estimator.clipped else denoiser
         return estimator.nats(denoiser, key, index, image)
 
     whole, cut = replicated(mesh), batched(mesh)

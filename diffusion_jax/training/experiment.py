@@ -15,7 +15,9 @@ from diffusion_jax.guidance import classifier_free_fused
 from diffusion_jax.losses import constant, denoising_loss
 from diffusion_jax.losses.denoising import Weighting
 from diffusion_jax.models.conditioning import ClassLabels
+from diffusion_jax.processes import Gaussian
 from diffusion_jax.samplers import DDIM
+from diffusion_jax.schedules import Learned
 from diffusion_jax.timesteps import Stratified, Times, trailing
 from diffusion_jax.training.terminals import FromNoise, Terminal
 from diffusion_jax.types import (
@@ -65,7 +67,7 @@ class Experiment:
         source: (split, data_dir) -> Source; splits "train" and "test".
         image_shape: (h, w, c) of the pictures.
         model: the network.
-        process: the forward process.
+        process: the forward process; of a schedule that is trained, as it begins.
         parameterization: what the network predicts.
         labels: how labels become conditions, and how often training drops them.
         learning_rate: step -> rate. `optimizer` is made from it, and continuing a run with
@@ -78,6 +80,8 @@ class Experiment:
         init_extra: makes what that loss carries from step to step, such as
             `lambda: init_history(1000)`; nothing by default.
         times, weighting: of the denoising loss.
+        init_schedule: makes the parameters of a `Learned` schedule that is trained with the
+            network, such as `init_learned`; params are then {"network": ..., "schedule": ...}.
         augment: of the training pictures.
         ema_decay: of the averaged parameters, which sampling uses.
         accumulate: micro-batches a step.
@@ -105,6 +109,7 @@ class Experiment:
     init_extra: Callable[[], Extra] = tuple
     times: Times = Stratified()
     weighting: Weighting = constant
+    init_schedule: Callable[[Key], Params] | None = None
     augment: Augment | None = None
     ema_decay: float = 0.999
     accumulate: int = 1
@@ -119,7 +124,16 @@ class Experiment:
     def init_params(self, key: Key) -> Params:
         """Random parameters."""
         x = jnp.zeros((1, *self.image_shape))
-        return self.model.init(key, x, jnp.zeros((1,)), self.labels.null(1))
+        network = self.model.init(key, x, jnp.zeros((1,)), self.labels.null(1))
+        if self.init_schedule is None:
+            return network
+        return {"network": network, "schedule": self.init_schedule(jax.random.fold_in(key, 1))}
+
+    def parts(self, params: Params) -> tuple[Params, Process]:
+        """The network's parameters, and the process; a trained schedule as it is in them."""
+        if self.init_schedule is None:
+            return params, self.process
+        return params["network"], Gaussian(Learned(params["schedule"]))
 
     def loss(self) -> Loss:
         """What training minimises."""
@@ -140,7 +154,8 @@ class Experiment:
             guidance: gamma, maybe traced; None calls the network once, with the label.
             process: of the examples at hand; the experiment's by default.
         """
-        process = self.process if process is None else process
+        params, own = self.parts(params)
+        process = own if process is None else process
         condition = self.labels.condition(label)
 
         def told(x, t, condition):

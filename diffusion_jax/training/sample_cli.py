@@ -103,10 +103,9 @@ def sample_command(argv: Sequence[str]) -> None:
         check_writable(path)
 
     params = load_params(experiment, options.run_dir, options.weights, options.step, mesh)
+    _, process = experiment.parts(params)
     pictures = draw(
-        dataclasses.replace(
-            experiment, grid=choose_grid(experiment.process, options.grid, experiment.grid)
-        ),
+        dataclasses.replace(experiment, grid=choose_grid(process, options.grid, experiment.grid)),
         params,
         sampler,
         labels,

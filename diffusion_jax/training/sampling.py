@@ -37,7 +37,8 @@ def make_sample(
     arrays = terminal.prepare(lambda: experiment.source("train", data_dir))
 
     def draw(arrays, params, sampler, key, times, guidance, index, label):
-        x, process = terminal.draw(arrays, experiment.process, key, index, label, shape)
+        _, process = experiment.parts(params)
+        x, process = terminal.draw(arrays, process, key, index, label, shape)
         denoiser = experiment.denoiser(params, label, guidance if guided else None, process)
         x = sample(key, sampler, process, denoiser, x, times, index=index)
         return jnp.clip(process.decode(x), -1.0, 1.0)

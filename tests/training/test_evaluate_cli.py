@@ -98,7 +98,7 @@ def test_labels_and_the_exact_divergence_are_heard(checkout):
         ("--batch-size 0", "--batch-size is 0"),
         ("--num 4 --step 3", "step 3"),
         ("--num 4 --out nowhere/a.json", "can't write nowhere/a.json: No such file or directory"),
-        ("--num 2 --batch-size 2 --variance learned", "predicts no variance"),
+        ("--num 2 --batch-size 2 --variance learned_range", "predicts its variance"),
     ],
 )
 def test_refuses_in_one_sentence(checkout, capsys, flags, message):

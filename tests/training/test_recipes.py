@@ -101,3 +101,15 @@ def test_samplers_that_do_not_go_with_a_process_are_refused():
     experiment = load_recipe(RECIPES[0].with_name("digits_cold_blur.py"))()
     with pytest.raises(ValueError, match="no alpha and sigma for the denoising loss"):
         dataclasses.replace(experiment, make_loss=denoising).loss()
+
+
+def test_a_trained_schedule_is_the_one_that_samples():
+    """The process is built from the parameters at hand, not from those that training began with."""
+    recipe = load_recipe(RECIPES[0].with_name("digits_vdm.py"))()
+    experiment = dataclasses.replace(recipe, model=from_linen(toy.Tiny(4)))
+    network, process = experiment.parts(experiment.init_params(jax.random.key(0)))
+    moved = dj.init_learned(jax.random.key(0), gamma_0=-3.0, gamma_1=5.0)
+    _, other = experiment.parts({"network": network, "schedule": moved})
+    start = jnp.full(1, 1e-6)
+    np.testing.assert_allclose(process.log_snr(start), 11.0, rtol=1e-3)
+    np.testing.assert_allclose(other.log_snr(start), 3.0, rtol=1e-3)
