@@ -3,7 +3,8 @@
     python train.py configs/digits_blurring.py
     python sample.py runs/digits_blurring --num 100 --out digits_blurring.png
 
-The U-Net of configs/digits.py, 0.19 M parameters, on the same pictures.
+The U-Net of configs/digits.py, 0.19 M parameters, on the same pictures. It predicts v for every
+frequency, where the paper predicts the noise.
 """
 
 import optax

@@ -53,6 +53,8 @@ def recipe(
         accumulate: micro-batches a step.
         sigma_max: width of the blur at t = 1, pixels.
     """
+    if sigma_max <= 0:
+        raise ValueError(f"sigma_max is {sigma_max}; a blur is wider than 0 pixels.")
     network = UNet(
         out_channels=1,
         channels=channels,

@@ -52,6 +52,8 @@ def recipe(
         accumulate: micro-batches a step.
         levels: blocks have 2^levels pixels a side at t = 1.
     """
+    if not 1 <= levels <= 3:
+        raise ValueError(f"levels is {levels}; 8x8 pictures have 1 to 3 levels of blocks.")
     network = UNet(
         out_channels=1,
         channels=channels,

@@ -27,7 +27,7 @@ def recipe(
     sigma_max: float = 6.0,
     levels: int = 50,
     noise: float = 0.02,
-    delta: float = 0.025,
+    delta: float | None = None,
 ) -> Experiment:
     """The digits, class-conditional, by inverse heat dissipation (Rissanen et al. 2022).
 
@@ -46,7 +46,7 @@ def recipe(
         sigma_max: width of the blur at t = 1, pixels.
         levels: of blur, and steps of sampling.
         noise: of training.
-        delta: of sampling.
+        delta: of sampling; 1.25 times the noise by default.
     """
     network = UNet(
         out_channels=1,
@@ -75,6 +75,6 @@ def recipe(
         times=Discrete(levels, Stratified()),
         terminal=FromData(),
         finish=unfinished,
-        sampler=Heat(delta),
+        sampler=Heat(1.25 * noise if delta is None else delta),
         sample_steps=levels,
     )

@@ -67,7 +67,7 @@ def recipe(
     return Experiment(
         source=lambda split, data_dir: digits(split),
         image_shape=(8, 8, 1),
-        model=with_time(from_linen(network), lambda t: 1000.0 * t),
+        model=with_time(from_linen(network), lambda progress: 1000.0 * progress),
         process=Gaussian(Learned(schedule(jax.random.key(seed)))),
         parameterization=Noise(),
         labels=ClassLabels(10, drop_label),

@@ -72,6 +72,11 @@ def denoiser_from(
         prediction = process.solve(x, t, y, a, b)
         if variance is None:
             return prediction
+        if process.encode(answer) is not answer:
+            raise ValueError(
+                f"{process} works in coordinates of its own, where a variance that is learned in "
+                "pixels has no meaning."
+            )
         return prediction._replace(variance=variance.astype(x.dtype))
 
     return denoiser

@@ -21,17 +21,19 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from diffusion_jax.schedules.base import at_least_float32
+
 MATRIX_UP_TO = 64  # the longest axis that is multiplied by a matrix
 
 
 def dct(x: Float[Array, "... h w c"]) -> Float[Array, "... h w c"]:
     """Equation (1) over height and width: pixels to frequencies, frequency (0, 0) first."""
-    return _along(_along(_at_least_float32(x), -3, _forward), -2, _forward)
+    return _along(_along(at_least_float32(x), -3, _forward), -2, _forward)
 
 
 def inverse_dct(x: Float[Array, "... h w c"]) -> Float[Array, "... h w c"]:
     """Frequencies to pixels: the inverse of `dct`, and its transpose."""
-    return _along(_along(_at_least_float32(x), -3, _backward), -2, _backward)
+    return _along(_along(at_least_float32(x), -3, _backward), -2, _backward)
 
 
 def squared_frequencies(height: int, width: int) -> Float[np.ndarray, "{height} {width} 1"]:
@@ -42,10 +44,6 @@ def squared_frequencies(height: int, width: int) -> Float[np.ndarray, "{height} 
     """
     rows, columns = (np.pi * np.arange(n) / n for n in (height, width))
     return (rows[:, None] ** 2 + columns[None, :] ** 2)[..., None]
-
-
-def _at_least_float32(x: Array) -> Array:
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def _along(x: Array, axis: int, transform) -> Array:

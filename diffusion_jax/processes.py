@@ -51,6 +51,22 @@ def terminal_snr(schedule: Schedule) -> float | None:
     return None if isinstance(snr, jax.core.Tracer) else float(snr)
 
 
+def pure_noise(process: "Scaled", noise: Array, most: float, remedy: str) -> Array:
+    """sigma(1) noise, if the schedule leaves at most this signal-to-noise ratio at t = 1.
+
+    Raises:
+        ValueError: it leaves more; the message ends in the remedy.
+    """
+    snr = terminal_snr(process.schedule)
+    # The limit is a round number: VE with sigma_max = 10 may miss it by a rounding.
+    if snr is not None and snr > 1.001 * most:
+        raise ValueError(
+            f"{process} doesn't end in noise: its signal-to-noise ratio at t = 1 is {snr:.3g}, "
+            f"and at most {most:.3g} is allowed; {remedy}"
+        )
+    return process.schedule.sigma(jnp.ones(())) * noise
+
+
 @runtime_checkable
 class Scaled(Protocol):
     """The algebra of every process with x = alpha x0 + sigma noise, whatever its `scales`."""
@@ -139,16 +155,11 @@ class Gaussian(Scaled):
         Raises:
             ValueError: the schedule leaves more signal at t = 1 than `max_terminal_snr`.
         """
-        snr = terminal_snr(self.schedule)
-        # The limit is a round number: VE with sigma_max = 10 may miss it by a rounding.
-        if snr is not None and snr > 1.001 * self.max_terminal_snr:
-            raise ValueError(
-                f"{self.schedule} doesn't end in noise: its signal-to-noise ratio at t = 1 is "
-                f"{snr:.3g}, and at most {self.max_terminal_snr:.3g} is allowed; use more "
-                "steps or larger betas, or allow it with "
-                "Gaussian(schedule, max_terminal_snr=...)."
-            )
-        return self.schedule.sigma(jnp.ones(())) * noise
+        remedy = (
+            "use more steps or larger betas, or allow it with "
+            "Gaussian(schedule, max_terminal_snr=...)."
+        )
+        return pure_noise(self, noise, self.max_terminal_snr, remedy)
 
 
 @runtime_checkable

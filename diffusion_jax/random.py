@@ -30,6 +30,11 @@ def normal(keys: Key, shape: tuple[int, ...], dtype: Any = float) -> Array:
     return flat.reshape(-1, *shape)
 
 
+def white_noise(key: Key, index: Index, x: Array) -> Array:
+    """White noise like x [b ...], example i's from fold_in(key, index[i])."""
+    return normal(example_keys(key, index), x.shape[1:], x.dtype)
+
+
 def bernoulli(keys: Key, probability: Scalar, shape: tuple[int, ...] = ()) -> Bool[Array, "b ..."]:
     """True with this probability in each entry, from each key: [b *shape]."""
     size = math.prod(shape)

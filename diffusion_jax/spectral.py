@@ -28,8 +28,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from diffusion_jax.frequencies import dct, inverse_dct, squared_frequencies
-from diffusion_jax.processes import Scaled, divide, expand, terminal_snr
+from diffusion_jax.processes import Scaled, divide, expand, pure_noise
 from diffusion_jax.schedules import Cosine
+from diffusion_jax.schedules.base import at_least_float32
 from diffusion_jax.types import GaussianProcess, Parameterization, Schedule, Time
 
 Blur = Callable[[Time], Array]  # t [b] -> sigma_blur in pixels [b], 0 at t = 0
@@ -50,7 +51,7 @@ class SineBlur:
     sigma_max: float = 20.0
 
     def __call__(self, t: Time) -> Float[Array, " b"]:
-        return self.sigma_max * jnp.sin(t * (jnp.pi / 2)) ** 2
+        return self.sigma_max * jnp.sin(at_least_float32(t) * (jnp.pi / 2)) ** 2
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,7 @@ class ExponentialBlur:
     steps: int = 200
 
     def __call__(self, t: Time) -> Float[Array, " b"]:
+        t = at_least_float32(t)
         place = (t * self.steps - 1.0) / max(self.steps - 1, 1)
         rising = self.sigma_min * jnp.exp(place * math.log(self.sigma_max / self.sigma_min))
         return jnp.where(place < 0, self.sigma_min * t * self.steps, rising)
@@ -81,13 +83,13 @@ class ExponentialBlur:
 class Constant:
     """alpha = 1 and sigma the same at every t, t = 0 too: heat's schedule, equation (4)."""
 
-    noise: float = 0.01
+    noise: float = 0.02
 
     def alpha(self, t: Float[Array, "..."]) -> Float[Array, "..."]:
-        return jnp.ones_like(t)
+        return jnp.ones_like(at_least_float32(t))
 
     def sigma(self, t: Float[Array, "..."]) -> Float[Array, "..."]:
-        return jnp.full_like(t, self.noise)
+        return jnp.full_like(at_least_float32(t), self.noise)
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,7 @@ class Spectral(Scaled):
         Raises:
             ValueError: the mean of a picture is still there at t = 1, as in heat.
         """
-        return _pure_noise(self, noise, self.max_terminal_snr)
+        return pure_noise(self, noise, self.max_terminal_snr, _REMEDY)
 
 
 @dataclass(frozen=True)
@@ -169,18 +171,13 @@ class Masked(Scaled):
         Raises:
             ValueError: a pixel outside of the mask is still there at t = 1.
         """
-        return _pure_noise(self, noise, self.max_terminal_snr)
+        return pure_noise(self, noise, self.max_terminal_snr, _REMEDY)
 
 
-def _pure_noise(process: Scaled, noise: Array, most: float) -> Array:
-    snr = terminal_snr(process.schedule)
-    if snr is not None and snr > most:
-        raise ValueError(
-            f"{process} doesn't end in noise: at t = 1 what it leaves of a picture has a "
-            f"signal-to-noise ratio of {snr:.3g}, and at most {most:.3g} may be taken for noise; "
-            "start from data that are corrupted at t = 1, in a recipe by terminal=FromData()."
-        )
-    return process.schedule.sigma(jnp.ones(())) * noise
+_REMEDY = (
+    "start from data that are corrupted at t = 1, in a recipe by terminal=FromData(), or allow "
+    "it with max_terminal_snr=..."
+)
 
 
 def blurring(
@@ -208,7 +205,7 @@ def blurring(
 
 
 def heat(
-    sigma_min: float = 0.5, sigma_max: float = 20.0, steps: int = 200, noise: float = 0.01
+    sigma_min: float = 0.5, sigma_max: float = 20.0, steps: int = 200, noise: float = 0.02
 ) -> Spectral:
     """Inverse heat dissipation, equation (4).
 
@@ -216,7 +213,7 @@ def heat(
         sigma_min: width of the blur after the first step, pixels.
         sigma_max: and after the last.
         steps: K; sampling walks `trailing(K)` where the network predicts `LessBlurred(K)`.
-        noise: sigma, in a picture of [-1, 1].
+        noise: sigma; the paper's 0.01 is for pictures in [0, 1], and these are in [-1, 1].
 
     Raises:
         ValueError: a number is out of range.

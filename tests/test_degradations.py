@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 import diffusion_jax as dj
-from diffusion_jax.types import Process
 from tests import oracle
 
 DEGRADATIONS = (
@@ -50,7 +49,6 @@ def test_begins_exactly_at_the_picture_and_goes_on_without_jumps(degradation):
 def test_randomness_is_the_noise(degradation):
     assert degradation.random == bool(np.any(walk(degradation)[0] != walk(degradation, 1)[0]))
     assert hash(degradation) == hash(type(degradation)(**vars(degradation)))
-    assert isinstance(dj.Cold(degradation), Process)
 
 
 @every

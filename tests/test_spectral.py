@@ -1,7 +1,6 @@
 """Processes with an alpha for every frequency or pixel: their laws, and the unchanged samplers."""
 
 import functools
-from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
@@ -13,27 +12,11 @@ import diffusion_jax as dj
 from diffusion_jax.types import GaussianProcess
 from tests import oracle
 
-
-@dataclass(frozen=True)
-class Exploding:
-    """alpha = 1, sigma growing geometrically from 0."""
-
-    sigma_min: float = 0.05
-    sigma_max: float = 2.0
-
-    def alpha(self, t):
-        return jnp.ones_like(t)
-
-    def sigma(self, t):
-        ratio = self.sigma_max / self.sigma_min
-        return self.sigma_min * dj.schedules.safe_sqrt(jnp.expm1(2 * t * np.log(ratio)))
-
-
 PROCESSES = {
     "blurring": dj.blurring(sigma_max=3.0),
     "heat": dj.heat(sigma_max=3.0, steps=20, noise=0.3),
-    "soft_blur": dj.Spectral(Exploding(), dj.SineBlur(3.0)),
-    "soft_mask": dj.Masked(Exploding(), dj.GaussianMask(steps=10)),
+    "soft_blur": dj.Spectral(dj.VE(0.05, 2.0), dj.SineBlur(3.0)),
+    "soft_mask": dj.Masked(dj.VE(0.05, 2.0), dj.GaussianMask(steps=10)),
 }
 every = pytest.mark.parametrize("process", PROCESSES.values(), ids=PROCESSES.keys())
 SHAPE = (4, 3, 2)
@@ -192,6 +175,85 @@ def test_heat_sampler_adds_delta_except_to_the_last_picture():
 
     np.testing.assert_allclose((step(0.7) - step(0.0))[0], 0.7 * z[0], atol=1e-6)
     np.testing.assert_array_equal(step(0.7)[1], x[1])
+
+
+def test_heat_walks_from_level_to_level():
+    """With the network that knows x0, each step ends at x0 as blurred as its time says."""
+    process, levels = PROCESSES["heat"], 20
+    x0 = process.encode(oracle.normal(0, 2, *SHAPE))
+
+    def denoiser(x, t):
+        parameterization = dj.LessBlurred(levels)
+        a, b = parameterization.coefficients(process, t, x)
+        return process.solve(x, t, a * x0 + b * process.complete(x, t, x0).noise, a, b)
+
+    @jax.jit
+    def walk(times):
+        x = process.corrupt(x0, oracle.normal(1, 2, *SHAPE), jnp.ones(2))
+        return dj.sample(jax.random.key(0), dj.Heat(0.0), process, denoiser, x, times)
+
+    for last in (10, levels):
+        s = jnp.full(2, 1 - last / levels)
+        expected = process.scales(s, x0)[0] * x0
+        np.testing.assert_allclose(walk(dj.trailing(levels)[: last + 1]), expected, atol=1e-4)
+
+
+def test_momentum_adds_one_noise_to_all_frequencies():
+    """It is ancestral sampling's without the blur; and without a blur it is ancestral sampling."""
+    x, z = oracle.normal(0, 2, *SHAPE), oracle.normal(1, 2, *SHAPE)
+    t, s = jnp.full(2, 0.8), jnp.full(2, 0.5)
+
+    def step(sampler, process, z):
+        return sampler.step(
+            x, (), t, s, lambda x, t: process.complete(x, t, 0.3 * x), process, lambda j: z
+        )[0]
+
+    sharp, blurred = dj.Gaussian(dj.VE(0.05, 2.0)), PROCESSES["soft_blur"]
+    ancestral = step(dj.Ancestral(), sharp, z)
+    np.testing.assert_allclose(step(dj.Momentum(), sharp, z), ancestral, atol=1e-5)
+    added = step(dj.Momentum(), blurred, z) - step(dj.Momentum(), blurred, 0 * z)
+    np.testing.assert_allclose(added, ancestral - step(dj.Ancestral(), sharp, 0 * z), atol=1e-5)
+
+
+SOLVERS = {
+    "euler": dj.Euler(),
+    "heun": dj.Heun(),
+    "2M": dj.DPMSolverPP(2),
+    "2S": dj.DPMSolverPPSingle(2),
+    "unipc": dj.UniPC(2),
+    "deis": dj.DEIS(2),
+    "plms": dj.PLMS(),
+    "pndm": dj.PNDM(),
+}
+
+
+@functools.cache
+def solved(steps=100):
+    """Errors of mean and standard deviation by every solver on blurring, in units of the data."""
+    process = PROCESSES["blurring"]
+    ones = jnp.ones((3, *SHAPE))
+    mean, variance = DATA.moments(process, jnp.ones(3), ones)
+    start = mean + jnp.sqrt(variance) * jnp.array([0.0, 1.0, -1.0])[:, None, None, None]
+    denoiser = oracle.denoiser(DATA, process, dj.X0())
+    times = jnp.linspace(1.0, 0.0, steps + 1) ** 2
+
+    @jax.jit
+    def run():
+        found = {}
+        for name, sampler in SOLVERS.items():
+            x = dj.sample(jax.random.key(0), sampler, process, denoiser, start, times)
+            std = jnp.sqrt(jnp.asarray(DATA.variance, jnp.float32))
+            errors = (x[0] - DATA.mean) / std, jnp.abs(x[1] - x[0]) / std - 1.0
+            found[name] = jnp.stack([jnp.abs(e).max() for e in errors])
+        return found
+
+    return run()
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_solvers_reach_the_data_of_blurring(name):
+    """Flows are affine here, so mean and mean + deviation say all."""
+    assert solved()[name].max() < 0.05, solved()[name]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from diffusion_jax.likelihood.pixels import Decoder
-from diffusion_jax.random import example_keys, normal
+from diffusion_jax.random import example_keys
 from diffusion_jax.types import Denoiser, GaussianProcess, Index, Key, Time
 
 
@@ -55,7 +55,7 @@ def decode_term(
 ) -> Float[Array, " b"]:
     """-log p(x | x_t) by the decoder with mean x0hat and the deviation sigma/alpha, in pixels.
 
-    For a table that is beta_1 / (1 - beta_1), DDPM's choice. Where the process works on
+    For a table that is beta_1 / (1 - beta_1), next to DDPM's beta_1. Where the process works on
     frequencies the variance is averaged, for an orthonormal basis keeps the trace. Any decoder
     gives a bound.
     """
@@ -65,11 +65,6 @@ def decode_term(
         variance = jnp.mean(variance, tuple(range(1, variance.ndim)), keepdims=True)
     mean = process.decode(denoiser(x, t).x0)
     return -decoder(image, mean, jnp.broadcast_to(jnp.sqrt(variance), mean.shape))
-
-
-def white_noise(key: Key, index: Index, x: Array) -> Array:
-    """Noise like x, from one key for each example."""
-    return normal(example_keys(key, index), x.shape[1:], x.dtype)
 
 
 def average(value: Callable[[Array], Array], draws: int) -> tuple[Array, Array]:

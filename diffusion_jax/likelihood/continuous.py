@@ -27,10 +27,10 @@ from diffusion_jax.likelihood.bound import (
     prior_term,
     strata,
     sum_examples,
-    white_noise,
 )
 from diffusion_jax.likelihood.pixels import HALF_BIN, Decoder, discretised_gaussian
 from diffusion_jax.processes import divide
+from diffusion_jax.random import white_noise
 from diffusion_jax.types import Denoiser, GaussianProcess, Index, Key, Scalar, Time
 
 _FAINTEST = 1e-6  # below this SNR times aren't drawn: log SNR has no derivative at alpha = 0

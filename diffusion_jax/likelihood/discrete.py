@@ -30,10 +30,10 @@ from diffusion_jax.likelihood.bound import (
     prior_term,
     strata,
     sum_examples,
-    white_noise,
 )
 from diffusion_jax.likelihood.pixels import Decoder, discretised_gaussian
 from diffusion_jax.processes import divide, transition
+from diffusion_jax.random import white_noise
 from diffusion_jax.types import Denoiser, GaussianProcess, Index, Key, Prediction, Time
 from diffusion_jax.variances import Variance, fixed_small
 

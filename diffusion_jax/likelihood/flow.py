@@ -33,8 +33,8 @@ from jaxtyping import Array, Float
 from diffusion_jax.likelihood.bound import sum_examples
 from diffusion_jax.likelihood.continuous import start_at
 from diffusion_jax.likelihood.pixels import DEQUANTISATION_STD
-from diffusion_jax.parameterizations import Velocity
 from diffusion_jax.random import bernoulli, example_keys, normal
+from diffusion_jax.sde import probability_flow
 from diffusion_jax.types import Denoiser, GaussianProcess, Index, Key, Scalar
 
 Push = Callable[[Array], Array]  # v -> J v, for each example
@@ -185,9 +185,7 @@ def flow_log_density(
         return jnp.broadcast_to(t, x.shape[:1])
 
     def velocity(x, t):
-        a, b = Velocity().coefficients(process, at(t), x)
-        prediction = denoiser(x, at(t))
-        return a * prediction.x0 + b * prediction.noise
+        return probability_flow(process, at(t), x, denoiser(x, at(t)))
 
     def step(y, inputs):
         i, t, s = inputs

@@ -6,7 +6,9 @@
     after_corruption   |C_t R - C_t x_0|^2             soft diffusion, C_t the corruption
                                                        without its noise                    (3)
 
-What plays the noise is a value too: `white` noise, or for animorph `another_picture`.
+Each has weight 1 at every t; for another, wrap the distance, which is told t.
+
+What plays the noise is a value too: `white_noise`, or for animorph `another_picture`.
 
 Sources: Bansal et al. 2022 (arXiv:2208.09392), equation (1); Daras et al. 2022
 (arXiv:2209.05442), the soft score matching objective.
@@ -19,7 +21,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from diffusion_jax.losses.denoising import unconditional
-from diffusion_jax.random import example_keys, normal
+from diffusion_jax.random import white_noise
 from diffusion_jax.timesteps import Times, Uniform
 from diffusion_jax.types import (
     Apply,
@@ -50,13 +52,14 @@ def after_corruption(process: Process, predicted: Array, x0: Array, t: Time) -> 
     return (process.corrupt(predicted, nothing, t) - process.corrupt(x0, nothing, t)) ** 2
 
 
-def white(key: Key, index: Index, x0: Array) -> Array:
-    """White noise, example i's from fold_in(key, index[i])."""
-    return normal(example_keys(key, index), x0.shape[1:], x0.dtype)
-
-
 def another_picture(key: Key, index: Index, x0: Array) -> Array:
-    """The batch's next picture, which the shuffled order of the data makes a random one."""
+    """The next picture of the (micro-)batch, which the shuffled order of the data makes random.
+
+    Raises:
+        ValueError: there is only one.
+    """
+    if x0.shape[0] < 2:
+        raise ValueError("another_picture needs at least 2 examples in a (micro-)batch.")
     return jnp.roll(x0, -1, axis=0)
 
 
@@ -65,7 +68,7 @@ def restoration_loss(
     process: Process,
     *,
     distance: Distance = absolute,
-    noise: Partner = white,
+    noise: Partner = white_noise,
     times: Times = Uniform(),
     condition: Callable[[Key, Index, Batch], Condition] = unconditional,
 ) -> Loss:

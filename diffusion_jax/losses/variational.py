@@ -41,7 +41,7 @@ from diffusion_jax.losses.denoising import (
 from diffusion_jax.losses.weightings import Weighting, elbo, simple
 from diffusion_jax.parameterizations import target
 from diffusion_jax.processes import Gaussian, transition
-from diffusion_jax.random import example_keys, normal
+from diffusion_jax.random import white_noise
 from diffusion_jax.schedules import Learned
 from diffusion_jax.timesteps import Stratified, Times
 from diffusion_jax.types import (
@@ -102,6 +102,8 @@ def variational_terms(
         steps: entries of the table, T.
         condition: as in `denoising_loss`.
     """
+    if steps < 2:
+        raise ValueError(f"steps is {steps}; the bound of a table needs at least 2.")
     answer = ask(apply, process, parameterization, condition)
 
     def terms(params: Params, key: Key, batch: Batch, t: Time):
@@ -155,8 +157,12 @@ def vdm_loss(
 ) -> Loss:
     """The bound (4) in bits a dimension, of a network and its schedule trained together.
 
+    The network and the schedule's ends minimise the bound, and the curve between the ends, on
+    which the bound doesn't depend, the mean square of the diffusion term's estimates, for which
+    the network runs a second time.
+
     Args:
-        apply: the network's.
+        apply: the network's; its time is the schedule's `progress`, from 0 to 1.
         parameterization: what it predicts.
         times: draws t in [0, 1); even over a batch by default.
         levels: values that a pixel can have, evenly from -1 to 1.
@@ -164,31 +170,40 @@ def vdm_loss(
 
     Returns:
         A loss whose params are {"network": ..., "schedule": init_learned(...)}; metrics
-        "loss", "diffusion", "prior", "reconstruction", in bits a dimension.
+        "loss", "diffusion", "prior", "reconstruction", in bits a dimension, and "spread".
     """
+
+    def diffusion(network: Params, schedule: Learned, key: Key, batch: Batch) -> Array:
+        def told(params, x, t, condition, *, key=None):
+            return apply(params, x, schedule.progress(t), condition, key=key)
+
+        terms = denoising_terms(
+            told, Gaussian(schedule), parameterization, weighting=elbo, condition=condition
+        )
+        count = batch["image"].shape[0]
+        t = times(jax.random.split(key, 4)[0], jnp.arange(count), count)
+        return terms(network, key, batch, t)[0]
 
     def loss(params: Params, extra: Extra, key: Key, batch: Batch):
         schedule = Learned(params["schedule"])
-        terms = denoising_terms(
-            apply, Gaussian(schedule), parameterization, weighting=elbo, condition=condition
-        )
-        key_time, key_noise, *_ = jax.random.split(key, 4)
-        x0 = batch["image"]
-        index = jnp.arange(x0.shape[0])
-        t = times(key_time, index, x0.shape[0])
-        values, _ = terms(params["network"], key, batch, t)
+        values = diffusion(params["network"], schedule.train(ends=True), key, batch)
+        fixed = jax.lax.stop_gradient(params["network"])
+        spread = jnp.mean(diffusion(fixed, schedule.train(ends=False), key, batch) ** 2)
 
-        start, end = schedule.gamma(jnp.array([0.0, 1.0]))
-        sigma = jax.nn.sigmoid(end)
-        prior = 0.5 * jnp.mean((1 - sigma) * x0**2 + sigma - jnp.log(sigma) - 1)
-        noise = normal(example_keys(jax.random.fold_in(key_noise, 0), index), x0.shape[1:])
+        x0, ends = batch["image"], schedule.train(ends=True)
+        start, end = ends.gamma(jnp.array([0.0, 1.0]))
+        variance = jax.nn.sigmoid(end)
+        prior = 0.5 * jnp.mean((1 - variance) * x0**2 + variance - jnp.log(variance) - 1)
+        noise = white_noise(jax.random.fold_in(key, 4), jnp.arange(x0.shape[0]), x0)
         parts = {
             "diffusion": jnp.mean(values) / math.log(2),
             "prior": prior / math.log(2),
             "reconstruction": _reconstruction(x0, noise, start, levels) / math.log(2),
         }
         value = sum(parts.values(), start=jnp.zeros(()))
-        return value, ({"loss": value, **parts}, extra)
+        # Of the spread only the gradient counts: the curve's, which the bound doesn't have.
+        total = value + spread - jax.lax.stop_gradient(spread)
+        return total, ({"loss": value, **parts, "spread": spread}, extra)
 
     return loss
 

@@ -19,7 +19,6 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array
 
 from diffusion_jax.samplers.exponential import (
@@ -29,8 +28,8 @@ from diffusion_jax.samplers.exponential import (
     half_log_snr,
     increment,
     midpoint,
+    renewed,
 )
-from diffusion_jax.schedules import safe_sqrt
 from diffusion_jax.types import Denoiser, Scalar
 
 
@@ -72,10 +71,6 @@ class DPMSolverPP:
         end, *nodes = (half_log_snr(process, time, x) for time in (s, t, *state.times))
         points = state.points(self.order, self.lower_order_final)
         more = increment(end, nodes, [x0, *state.values], points, self.form, 1.0 + self.eta)
-        h = end - nodes[0]
-        finite = jnp.isfinite(h)
-        keep = jnp.exp(-self.eta * jnp.where(finite, h, 0.0))
-        keep = jnp.where(finite, keep, safe_sqrt(1.0 - jnp.square(self.eta)))  # as DDIM(eta)
+        rest = renewed(predicted, noise(0), end - nodes[0], self.eta)
         alpha, sigma = process.scales(s, x)
-        rest = keep * predicted + safe_sqrt(1.0 - keep**2) * noise(0)
         return alpha * (x0 + more) + sigma * rest, state.push(x0, t)

@@ -1,6 +1,7 @@
 """Single-step DPM-Solver++: as the multistep one, with points from a block of steps.
 
-    x_s = alpha_s (x0 + sum_k [0 .. k] J_k) + sigma_s noise                             (1)
+    x_s = alpha_s (x0 + sum_k [0 .. k] J_k) + sigma_s (q noise + sqrt(1 - q^2) z)
+    q = exp(-eta h),  h = l_s - l at the block's start                                  (1)
 
 with x0 and the noise where the block starts, and the divided differences of x0 through the
 points seen since (`exponential`). A step from alpha_t = 0 or to sigma_s = 0 is the DDIM step.
@@ -17,8 +18,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from diffusion_jax.samplers.exponential import Form, check_order, half_log_snr, increment, midpoint
-from diffusion_jax.types import Denoiser
+from diffusion_jax.samplers.exponential import (
+    Form,
+    check_order,
+    half_log_snr,
+    increment,
+    midpoint,
+    renewed,
+)
+from diffusion_jax.types import Denoiser, Scalar
 
 
 class Block(NamedTuple):
@@ -32,7 +40,7 @@ class Block(NamedTuple):
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=[],
+    data_fields=["eta"],
     meta_fields=["order", "form"],
 )
 @dataclass(frozen=True)
@@ -46,11 +54,13 @@ class DPMSolverPPSingle:
     Attributes:
         order: 1 to 3.
         form: `exact` or `midpoint`.
+        eta: 0 is the probability flow; 1 the reverse SDE. Traced.
     """
 
     order: int = 2
     form: Form = field(default=midpoint)
-    draws = 0
+    eta: Scalar = 0.0
+    draws = 1
 
     def init(self, x: Array, times: Array) -> Block:
         check_order(self.order, 3)
@@ -70,7 +80,8 @@ class DPMSolverPPSingle:
         times = state.times.at[seen].set(t)
         start = jnp.where(seen == 0, predicted, state.noise).astype(x.dtype)
         nodes = [half_log_snr(process, time, x) for time in times]
-        more = increment(end, nodes, list(values), seen + 1, self.form)
+        more = increment(end, nodes, list(values), seen + 1, self.form, 1.0 + self.eta)
+        rest = renewed(start, noise(0), end - nodes[0], self.eta)
         alpha, sigma = process.scales(s, x)
         seen = jnp.where(jump, 0, (seen + 1) % self.order)
-        return alpha * (values[0] + more) + sigma * start, Block(values, times, start, seen)
+        return alpha * (values[0] + more) + sigma * rest, Block(values, times, start, seen)

@@ -18,8 +18,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from diffusion_jax.parameterizations import Velocity
 from diffusion_jax.processes import expand
+from diffusion_jax.sde import probability_flow
 from diffusion_jax.types import Denoiser
 
 
@@ -34,10 +34,10 @@ class Euler:
         return ()
 
     def step(self, x, state, t, s, denoiser: Denoiser, process, noise):
-        x0, predicted, _ = denoiser(x, t)
-        alpha_rate, sigma_rate = Velocity().coefficients(process, t, x)
+        here = denoiser(x, t)
+        rate = probability_flow(process, t, x, here)
         alpha_t, _ = process.scales(t, x)
         _, sigma_s = process.scales(s, x)
-        moved = x + expand(s - t, x) * (alpha_rate * x0 + sigma_rate * predicted)
+        moved = x + expand(s - t, x) * rate
         end = (alpha_t == 0) | (sigma_s == 0)
-        return jnp.where(end, process.corrupt(x0, predicted, s), moved), state
+        return jnp.where(end, process.corrupt(here.x0, here.noise, s), moved), state

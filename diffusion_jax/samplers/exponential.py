@@ -34,6 +34,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from diffusion_jax.processes import divide
+from diffusion_jax.schedules import safe_sqrt
 from diffusion_jax.types import GaussianProcess, Scalar, Time
 
 Form = Callable[[Array, Scalar, Scalar], list[Array]]  # (h, points, rate) -> I_0 .. I_3
@@ -107,6 +108,17 @@ def increment(
         integral = sum(c * moment for c, moment in zip(basis, moments, strict=False))
         total = total + jnp.where(usable, column[-1] * integral, 0.0)
     return total
+
+
+def renewed(noise: Array, z: Array, h: Array, eta: Scalar) -> Array:
+    """q noise + sqrt(1 - q^2) z with q = exp(-eta h): what the reverse SDE leaves of the noise.
+
+    For an infinite h, q is that of `DDIM(eta)`.
+    """
+    finite = jnp.isfinite(h)
+    keep = jnp.exp(-eta * jnp.where(finite, h, 0.0))
+    keep = jnp.where(finite, keep, safe_sqrt(1.0 - jnp.square(eta)))
+    return keep * noise + safe_sqrt(1.0 - keep**2) * z
 
 
 class History(NamedTuple):

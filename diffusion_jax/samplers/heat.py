@@ -18,12 +18,12 @@ class Heat:
 
     Attributes:
         delta: noise of sampling, a little more than training's sigma: more of it draws more
-            detail. Traced.
+            detail. 1.25 sigma, the paper's choice, for the sigma of `heat`. Traced.
 
-    Source: Rissanen et al. 2022 (arXiv:2206.13397), Algorithm 2; 1.25 sigma is its choice.
+    Source: Rissanen et al. 2022 (arXiv:2206.13397), Algorithm 2.
     """
 
-    delta: Scalar = 0.0125
+    delta: Scalar = 0.025
     draws = 1
 
     def init(self, x: Array, times: Array) -> tuple[()]:

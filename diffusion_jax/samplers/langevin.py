@@ -85,6 +85,8 @@ class Langevin:
         return self.steps
 
     def init(self, x: Array, times: Array) -> tuple[()]:
+        if self.steps < 1:
+            raise ValueError(f"Langevin: steps is {self.steps}; it must be at least 1.")
         return ()
 
     def correct(self, x: Array, t: Time, denoiser: Denoiser, process, noise) -> Array:

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from diffusion_jax.random import example_keys, normal
@@ -55,7 +56,7 @@ def sample(
         noise: white noise to use instead of the key, [n, sampler.draws, *x.shape].
 
     Raises:
-        ValueError: times, index or noise have the wrong shape.
+        ValueError: times, index or noise have the wrong shape, or times aren't in [0, 1].
 
     Example, data that is N(0, 1) in every pixel, whose denoiser is known:
 
@@ -95,6 +96,13 @@ def sample(
 def _check_shapes(sampler, x, times, index, noise) -> None:
     if times.ndim != 1 or times.shape[0] < 2:
         raise ValueError(f"times has shape {times.shape}; a grid is [n + 1] with n at least 1.")
+    if not isinstance(times, jax.core.Tracer):
+        known = np.asarray(times)  # inside jit, operations of jax.numpy would be traced
+        if not np.all((known >= 0) & (known <= 1)):
+            raise ValueError(
+                f"times runs from {known[0]:g} to {known[-1]:g}; times lie in [0, 1] and 1 is "
+                "noise (index k of a table of T is (k + 1)/T)."
+            )
     if index.shape != x.shape[:1]:
         raise ValueError(f"index has shape {index.shape}; x has {x.shape[0]} examples.")
     if noise is not None:

@@ -26,10 +26,11 @@ class Momentum:
     Markov chain in which noise, once added, is blurred too.
 
     Attributes:
-        eta: 1 is the sampler of the paper, 0 deterministic; both keep the marginals. Traced.
+        eta: 1 adds noise, 0 is deterministic; both keep the marginals. Traced.
 
-    Source: Daras et al. 2022 (arXiv:2209.05442), Algorithm 2; its reverse SDE, in one Euler
-    step, has w = sigma_t^2 - sigma_s^2, the same for small steps.
+    Source: Daras et al. 2022 (arXiv:2209.05442), Algorithm 2, an Euler step of the reverse SDE
+    with w = sigma_t^2 - sigma_s^2. The factor sigma_s^2 / sigma_t^2, 1 for small steps, keeps
+    the marginals in steps of any length.
     """
 
     eta: Scalar = 1.0

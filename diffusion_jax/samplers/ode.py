@@ -16,8 +16,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from diffusion_jax.parameterizations import Velocity
 from diffusion_jax.processes import expand
+from diffusion_jax.sde import probability_flow
 from diffusion_jax.types import Denoiser, Scalar
 
 
@@ -59,9 +59,8 @@ class Adaptive:
 
         def flow(u, x, _):
             time = first + u * (last - first)
-            x0, predicted, _ = denoiser(x, time)
-            alpha_rate, sigma_rate = Velocity().coefficients(process, time, x)
-            return expand(last - first, x) * (alpha_rate * x0 + sigma_rate * predicted)
+            rate = probability_flow(process, time, x, denoiser(x, time))
+            return expand(last - first, x) * rate
 
         def ddim(x, t, s):
             x0, predicted, _ = denoiser(x, t)

@@ -5,8 +5,9 @@
     sigma^2  = sigmoid(gamma),  alpha^2 = sigmoid(-gamma)                               (3)
 
 Positive numbers are softplus of free ones, so that every parameter vector is a schedule.
-The ends gamma_0 and gamma_1 are trained by the reconstruction and prior terms of the bound,
-the curve between them by the variance of the estimate: `losses.vdm_loss`.
+The ends gamma_0 and gamma_1 are trained by the bound, which doesn't depend on the curve between
+them; the curve by the variance of the bound's estimate: `losses.vdm_loss`. A network is told
+`progress`, not t, so that it knows the noise level while the curve moves.
 
 Source: Kingma et al. 2021 (arXiv:2107.00630), section 3.2 and appendix H.
 """
@@ -71,8 +72,18 @@ class Learned:
 
     params: Params
 
+    def train(self, *, ends: bool) -> "Learned":
+        """The same, with gradients for its two ends alone, or for the curve between alone."""
+        fixed = jax.lax.stop_gradient(self.params)
+        trained = {name for name in self.params if (name in ("start", "width")) == ends}
+        return Learned({name: (self.params if name in trained else fixed)[name] for name in fixed})
+
     def gamma(self, t: Float[Array, "..."]) -> Float[Array, "..."]:
         """-log SNR, equation (2), the shape of t; finite at t = 0 too."""
+        return self.params["start"] + jax.nn.softplus(self.params["width"]) * self.progress(t)
+
+    def progress(self, t: Float[Array, "..."]) -> Float[Array, "..."]:
+        """(gamma(t) - gamma_0) / (gamma_1 - gamma_0): from 0 to 1, the shape of t."""
         t = at_least_float32(t)
         p = self.params
         linear, height, slope = (jax.nn.softplus(p[name]) for name in ("linear", "height", "slope"))
@@ -85,7 +96,7 @@ class Learned:
         ends = jnp.array([0.0, 1.0], t.dtype)
         values = rise(jnp.concatenate([ends, t.reshape(-1)]))
         share = (values[2:] - values[0]) / (values[1] - values[0])
-        return p["start"] + jax.nn.softplus(p["width"]) * share.reshape(t.shape)
+        return share.reshape(t.shape)
 
     def alpha(self, t: Float[Array, "..."]) -> Float[Array, "..."]:
         alpha = jnp.exp(-0.5 * jax.nn.softplus(self.gamma(t)))

@@ -142,7 +142,7 @@ class CosineBeta(BetaTable):
 class Sqrt(BetaTable):
     """abar_k = 1 - sqrt((k + 1)/T + offset), with the last beta clipped below 1.
 
-    The first beta is large: noise of standard deviation offset^(1/4), 0.1, at once, which
+    The first beta is large: noise of standard deviation (1/T + offset)^(1/4), 0.18, at once, which
     data that lie on isolated points (word embeddings) don't notice. The paper takes T = 2000.
 
     Source: Li et al. 2022 (arXiv:2205.14217), appendix A.

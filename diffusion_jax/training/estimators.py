@@ -7,17 +7,13 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 
-from diffusion_jax import likelihood, variances
+from diffusion_jax import likelihood
 from diffusion_jax.likelihood.pixels import DEQUANTISATION_STD, HALF_BIN
 from diffusion_jax.timesteps import trailing
+from diffusion_jax.training.sampler_cli import VARIANCES
 from diffusion_jax.types import Denoiser, GaussianProcess, Key, Process
 
 SOLVERS = {"rk4": likelihood.rk4, "heun": likelihood.heun}
-VARIANCES = {
-    "fixed_small": variances.fixed_small,
-    "fixed_large": variances.fixed_large,
-    "learned_range": variances.learned_range,
-}
 BELONGS = {  # flag -> estimators that read it
     "steps": ("discrete", "ode"),
     "draws": ("discrete", "continuous"),
@@ -112,7 +108,7 @@ def _discrete(process: GaussianProcess, options: Choice) -> Estimator:
         [
             _LEVELS,
             f"the model is ancestral sampling in {steps} even steps with the {rule} variance, x0 "
-            "clipped to [-1, 1], and a discretised Gaussian for the last",
+            "clipped to [-1, 1], and a discretised Gaussian of deviation sigma/alpha for the last",
             f"{draws} {_DRAWN}" if draws else "every step summed, with one noise for each",
         ],
     )

@@ -22,6 +22,7 @@ from diffusion_jax.training.estimators import Estimator, choose_estimator
 from diffusion_jax.training.experiment import Experiment
 from diffusion_jax.training.sample_cli import check_writable, load_experiment, restore_params
 from diffusion_jax.training.sharding import batched, check_divides, data_mesh, replicated
+from diffusion_jax.training.terminals import FromNoise
 from diffusion_jax.types import Params
 
 
@@ -77,6 +78,11 @@ def evaluate_command(argv: Sequence[str]) -> None:
     """evaluate.py RUN [--flags]."""
     options = tyro.cli(EvaluateOptions, args=list(argv), prog="evaluate.py")
     experiment = load_experiment(options.run_dir, options.recipe)
+    if not isinstance(experiment.terminal, FromNoise):
+        raise ValueError(
+            f"this recipe's x_1 comes from {experiment.terminal}, not from noise alone, so the "
+            "likelihood of its samples isn't known."
+        )
     choose_estimator(experiment.process, options)  # refuses before any work
     mesh = data_mesh(options.devices)
     check_divides(options.batch_size, mesh.size, what="--batch-size")
@@ -92,6 +98,9 @@ def evaluate_command(argv: Sequence[str]) -> None:
     terms = evaluate(experiment, restored.state, estimator, source, chosen, options, mesh)
     bits = np.sum(list(terms.values()), axis=0)
     mean, error = bits.mean(), bits.std(ddof=1) / math.sqrt(len(bits))
+    if not np.isfinite(mean):
+        lost = int(np.sum(~np.isfinite(bits)))
+        raise ValueError(f"the bound of {lost} of {len(bits)} pictures isn't finite.")
     told = "told its label" if options.conditional else "without a label"
     report = {
         "bits_per_dimension": float(mean),
@@ -143,9 +152,9 @@ def evaluate(
 
     def nats(params, key, index, image, label):
         condition = experiment.labels.condition(label)
-        params, process = experiment.parts(params)
+        network, process = experiment.parts(params)
         denoiser = denoiser_from(
-            lambda x, t: experiment.model.apply(params, x, t, condition),
+            lambda x, t: network(x, t, condition),
             process,
             experiment.parameterization,
         )

@@ -1,9 +1,11 @@
 """An Experiment: the real objects that a recipe puts together, and what is derived from them."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,12 +17,12 @@ from diffusion_jax.guidance import classifier_free_fused
 from diffusion_jax.losses import constant, denoising_loss
 from diffusion_jax.losses.denoising import Weighting
 from diffusion_jax.models.conditioning import ClassLabels
-from diffusion_jax.processes import Gaussian
 from diffusion_jax.samplers import DDIM
 from diffusion_jax.schedules import Learned
 from diffusion_jax.timesteps import Stratified, Times, trailing
 from diffusion_jax.training.terminals import FromNoise, Terminal
 from diffusion_jax.types import (
+    Condition,
     Denoiser,
     Extra,
     GaussianProcess,
@@ -36,6 +38,7 @@ from diffusion_jax.types import (
 )
 
 Grid = Callable[[int], jax.Array]
+Told = Callable[[jax.Array, jax.Array, Condition], jax.Array]
 
 
 def denoising(experiment: "Experiment") -> Loss:
@@ -67,7 +70,7 @@ class Experiment:
         source: (split, data_dir) -> Source; splits "train" and "test".
         image_shape: (h, w, c) of the pictures.
         model: the network.
-        process: the forward process; of a schedule that is trained, as it begins.
+        process: the forward process; where its schedule is trained, any `Learned` one.
         parameterization: what the network predicts.
         labels: how labels become conditions, and how often training drops them.
         learning_rate: step -> rate. `optimizer` is made from it, and continuing a run with
@@ -129,11 +132,17 @@ class Experiment:
             return network
         return {"network": network, "schedule": self.init_schedule(jax.random.fold_in(key, 1))}
 
-    def parts(self, params: Params) -> tuple[Params, Process]:
-        """The network's parameters, and the process; a trained schedule as it is in them."""
+    def parts(self, params: Params) -> tuple[Told, Process]:
+        """The network (x, t, condition) -> y and the process that these parameters make."""
         if self.init_schedule is None:
-            return params, self.process
-        return params["network"], Gaussian(Learned(params["schedule"]))
+            return functools.partial(self.model.apply, params), self.process
+        learned = Learned(params["schedule"])
+
+        def network(x: jax.Array, t: jax.Array, condition: Condition) -> jax.Array:
+            return self.model.apply(params["network"], x, learned.progress(t), condition)
+
+        process: Any = self.process
+        return network, dataclasses.replace(process, schedule=learned)
 
     def loss(self) -> Loss:
         """What training minimises."""
@@ -154,19 +163,20 @@ class Experiment:
             guidance: gamma, maybe traced; None calls the network once, with the label.
             process: of the examples at hand; the experiment's by default.
         """
-        params, own = self.parts(params)
+        told, own = self.parts(params)
         process = own if process is None else process
         condition = self.labels.condition(label)
 
-        def told(x, t, condition):
-            return self.model.apply(params, x, t, condition)
-
         if guidance is None:
-            network: Network = functools.partial(told, condition=condition)
+            network: Network = functools.partial(_with_condition, told, condition)
         else:
             null = self.labels.null(label.shape[0])
             network = classifier_free_fused(told, condition, null, guidance)
         return self.finish(denoiser_from(network, process, self.parameterization), process)
+
+
+def _with_condition(told: Told, condition: Condition, x: jax.Array, t: jax.Array) -> jax.Array:
+    return told(x, t, condition)
 
 
 def unfinished(denoiser: Denoiser, process: Process) -> Denoiser:

@@ -42,13 +42,13 @@ class SampleOptions:
     num: int = 64
     """how many pictures"""
     seed: int = 0
-    """picture i depends on the seed, i and its label alone"""
+    """picture i depends on the seed, i and its label alone (adaptive: on its batch, by 1e-4)"""
     steps: int | None = None
     """steps of the sampler (default: the recipe's, or 50; 1 for adaptive)"""
     sampler: SamplerName = "recipe"
     """how to walk from noise to data; the recipe's own by default"""
     eta: float | None = None
-    """noise that ddim (0), dpm_solver (0) and momentum (1) add again: 0 none, 1 all"""
+    """noise that ddim (0), dpm_solver (0) and momentum (1) add again: 0 none, 1 a whole step's"""
     order: int | None = None
     """of dpm_solver, dpm_solver_single, unipc (2) and deis (3)"""
     variance: VarianceName | None = None
@@ -56,7 +56,7 @@ class SampleOptions:
     churn: float | None = None
     """noise that edm adds and removes again, S_churn (0)"""
     delta: float | None = None
-    """noise of heat's steps (0.0125)"""
+    """noise of heat's steps (0.025)"""
     grid: GridName = "recipe"
     """which times to walk; the recipe's own by default"""
     guidance: float | None = None
@@ -92,9 +92,8 @@ def sample_command(argv: Sequence[str]) -> None:
         raise ValueError(f"--guidance is {guidance}; it must be a finite number.")
     flags = {flag: getattr(options, flag) for flag in ADJUSTS}
     sampler = choose_sampler(experiment, options.sampler, flags)
-    steps = options.steps
-    if steps is None:
-        steps = 1 if options.sampler == "adaptive" else experiment.sample_steps or 50
+    steps = choose_steps(experiment, options)
+    choose_grid(experiment.process, options.grid, experiment.grid)(steps)  # refuses before any work
     labels = cycle_labels(experiment, options.num, options.label)
     check_labels(experiment, labels, guidance)
     mesh = data_mesh(options.devices)
@@ -124,6 +123,24 @@ def sample_command(argv: Sequence[str]) -> None:
         np.savez(arrays, pictures=pictures, labels=labels, seed=options.seed)
         write_atomically(options.npz, arrays.getvalue())
         print(f"wrote arrays to {options.npz}")
+
+
+def choose_steps(experiment: Experiment, options: SampleOptions) -> int:
+    """The number of steps.
+
+    Raises:
+        ValueError: it is below 1, or the recipe's network was trained for another grid.
+    """
+    only = experiment.sample_steps
+    if only and (options.steps not in (None, only) or options.grid != "recipe"):
+        raise ValueError(
+            f"this recipe samples in {only} steps of its own grid, for which its network was "
+            "trained; leave --steps and --grid out."
+        )
+    if options.steps is not None and options.steps < 1:
+        raise ValueError(f"--steps is {options.steps}; it must be at least 1.")
+    adaptive = options.sampler == "adaptive" and options.grid == "recipe"
+    return options.steps or only or (1 if adaptive else 50)
 
 
 def load_experiment(run_dir: Path, recipe: Path | None = None) -> Experiment:

@@ -8,6 +8,7 @@ from typing import Literal
 
 from diffusion_jax import samplers, timesteps, variances
 from diffusion_jax.training.experiment import Experiment, Grid
+from diffusion_jax.training.terminals import FromNoise
 from diffusion_jax.types import GaussianProcess, Process, Sampler
 
 SamplerName = Literal[
@@ -45,7 +46,7 @@ GAUSSIAN: dict[str, Callable[..., Sampler]] = {
     "predictor_corrector": samplers.PredictorCorrector,
     "langevin": samplers.Langevin,
     "consistency": samplers.Consistency,
-    "heat": lambda delta=0.0125: samplers.Heat(delta),
+    "heat": lambda delta=0.025: samplers.Heat(delta),
     "momentum": lambda eta=1.0: samplers.Momentum(eta),
 }
 GRIDS: dict[str, Grid] = {
@@ -62,27 +63,40 @@ def choose_sampler(experiment: Experiment, name: str, flags: Mapping[str, object
 
     Raises:
         ValueError: a flag is out of place or out of range, or the sampler doesn't go with the
-            process.
+            recipe.
     """
     given = {flag: value for flag, value in flags.items() if value is not None}
-    if name == "recipe" and given and isinstance(experiment.sampler, samplers.DDIM):
-        name = "ddim"
-    makers = COLD | GAUSSIAN
-    own = flags_of(makers[name]) if name in makers else ()
+    makers, own = COLD | GAUSSIAN, type(experiment.sampler)
+    if name == "recipe" and given:
+        name = next((n for n, make in makers.items() if type(make()) is own), name)
+    fits = flags_of(makers[name]) if name in makers else ()
     for flag, value in given.items():
-        if flag not in own:
+        if flag not in fits:
             owners = " or ".join(n for n in makers if flag in flags_of(makers[n]))
             raise ValueError(f"--{flag} is {value}; it belongs to --sampler {owners}.")
-        if isinstance(value, float) and not 0 <= value < math.inf:
-            raise ValueError(f"--{flag} is {value}; it must be a number that is at least 0.")
+        most = 1.0 if flag == "eta" and name != "dpm_solver" else math.inf
+        if isinstance(value, float) and not (0 <= value <= most and value < math.inf):
+            bounds = "from 0 to 1" if most == 1 else "at least 0"
+            raise ValueError(f"--{flag} is {value}; it must be a number {bounds}.")
     if name == "recipe":
         return experiment.sampler
-    if name in GAUSSIAN and not isinstance(experiment.process, GaussianProcess):
+    sampler = makers[name](**given)
+    if name in GAUSSIAN and type(sampler) is not own:
+        _check_goes_with(experiment, name)
+    return sampler
+
+
+def _check_goes_with(experiment: Experiment, name: str) -> None:
+    process, others = experiment.process, " or ".join(COLD)
+    if not isinstance(process, GaussianProcess):
         raise ValueError(
-            f"--sampler {name} needs alpha and sigma, and {experiment.process} has none; "
-            f"use {' or '.join(COLD)}."
+            f"--sampler {name} needs alpha and sigma, and {process} has none; use {others}."
         )
-    return makers[name](**given)
+    if name == "heat" or not isinstance(experiment.terminal, FromNoise):
+        raise ValueError(
+            f"--sampler {name} doesn't go with this recipe, whose x_1 comes from "
+            f"{experiment.terminal}; use its own, {experiment.sampler}, or {others}."
+        )
 
 
 def choose_grid(process: Process, name: str, default: Grid) -> Grid:

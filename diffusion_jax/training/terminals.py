@@ -75,6 +75,8 @@ class FromNoise:
 class FromData:
     """x_1 = corrupt(a training picture, white noise, 1): heat, and blur with little noise.
 
+    With the noise that training gave x_1; a random degradation starts from `Degraded`.
+
     Attributes:
         count: pictures to choose from, evenly from all of the training set; one of the wanted
             label where there is a label.
@@ -83,7 +85,7 @@ class FromData:
     count: int = 1024
 
     def check(self, process: Process) -> None:
-        pass
+        _check_not_random(process, self)
 
     def prepare(self, source: Callable[[], Source]) -> Pictures:
         return read_pictures(source(), self.count)
@@ -165,7 +167,7 @@ class FittedColours:
     count: int = 1024
 
     def check(self, process: Process) -> None:
-        pass
+        _check_not_random(process, self)
 
     def prepare(self, source: Callable[[], Source]) -> Colours:
         from sklearn.mixture import GaussianMixture
@@ -200,6 +202,13 @@ def choose(pictures: Pictures, key: Key, index: Index, label: Label) -> Array:
     rank = jax.vmap(lambda key: jax.random.uniform(key, pictures.label.shape))(keys)
     fits = pictures.label[None, :] == label[:, None]
     return pictures.image[jnp.argmax(rank + fits, axis=1)]
+
+
+def _check_not_random(process: Process, terminal: object) -> None:
+    if isinstance(process, Cold) and process.degradation.random:
+        raise ValueError(
+            f"{process} is random, and {terminal} doesn't tell it its noise; use Degraded()."
+        )
 
 
 def _white(key: Key, index: Index, shape: tuple) -> Array:

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import diffusion_jax as dj
 from tests import oracle
@@ -50,6 +51,28 @@ def test_soft_blur_forgives_high_frequencies():
     t = jnp.full(6, 0.9)
     slow, fast = (dj.after_corruption(process, x0.at[:, k, k].add(1.0), x0, t) for k in (0, 3))
     assert slow.max() > 1e-3 and fast.max() < 1e-12
+
+
+def test_soft_loss_of_a_spectral_process_is_after_its_corruption():
+    """A network that errs by one wave pays for what the blur leaves of it."""
+    process = dj.Spectral(dj.Rectified(), dj.SineBlur(2.0))
+
+    def cost(k):
+        wave = process.decode(jnp.zeros_like(X0).at[:, k, k].set(1.0))
+
+        def network(params, x, t, condition, *, key=None):
+            return X0 + wave
+
+        return loss_of(network, process, distance=dj.after_corruption, times=at(0.4))
+
+    alpha, _ = process.scales(jnp.full(6, 0.4), X0)
+    for k in (0, 1, 2):
+        np.testing.assert_allclose(cost(k), alpha[0, k, k, 0] ** 2 / 16, rtol=1e-3)
+
+
+def test_another_picture_needs_another():
+    with pytest.raises(ValueError, match="at least 2 examples"):
+        dj.another_picture(jax.random.key(0), jnp.arange(1), X0[:1])
 
 
 def test_another_picture_is_never_ones_own():

@@ -201,6 +201,8 @@ def test_float64_is_more_than_float32(x64):
     [
         ({"times": jnp.ones(1)}, r"times has shape \(1,\); a grid is \[n \+ 1\]"),
         ({"times": jnp.ones((2, 2))}, r"times has shape \(2, 2\)"),
+        ({"times": jnp.arange(999.0, -1.0, -250.0)}, r"times lie in \[0, 1\]"),
+        ({"times": jnp.array([1.0, -0.1])}, r"times runs from 1 to -0.1"),
         ({"index": jnp.arange(5)}, r"index has shape \(5,\); x has 6 examples"),
         ({"noise": jnp.zeros((2, 1, 6, 3))}, r"noise has shape \(2, 1, 6, 3\); .* \(4, 1, 6, 3\)"),
         ({"noise": jnp.zeros((4, 2, 6, 3))}, r"noise has shape \(4, 2, 6, 3\)"),
