@@ -6,7 +6,6 @@ a line, each with the label of the digit above it. Without a run the picture has
 alone.
 """
 
-import dataclasses
 from pathlib import Path
 
 import jax
@@ -31,37 +30,27 @@ LABELS = np.array([3, 5, 8], np.int32)
 COLUMNS = 11
 
 
-@dataclasses.dataclass(frozen=True)
-class Faint:
-    """sigma = level t: the little noise of soft diffusion."""
-
-    level: float = 0.1
-
-    def alpha(self, t):
-        return jnp.ones_like(t)
-
-    def sigma(self, t):
-        return self.level * t
-
-
-# Name of the picture: the process alone, or the recipe that trains it.
+# Name of the picture: a process alone.
 PROCESSES: dict[str, Process] = {
     "rectified": dj.Gaussian(dj.Rectified()),
     "ve": dj.Gaussian(dj.VE()),
     "sub_vp": dj.Gaussian(dj.SubVP()),
-    "soft_blur": dj.Spectral(Faint(), dj.SineBlur(4.0)),
-    "soft_mask": dj.Masked(Faint(), dj.GaussianMask()),
-    "cold_mask": dj.Cold(dj.Masking(dj.GaussianMask())),
-    "cold_snow": dj.Cold(dj.Snow()),
-    "cold_noise": dj.Cold(dj.FixedNoise()),
 }
-RECIPES = {
-    "gaussian": "digits",
-    "blurring": "digits_blurring",
-    "heat": "digits_heat",
-    "cold_blur": "digits_cold_blur",
-    "cold_pixelation": "digits_cold_pixelation",
-    "animorph": "digits_animorph",
+# Name of the picture: the recipe, with its arguments in the name of its run.
+RECIPES: dict[str, tuple[str, dict[str, str]]] = {
+    "gaussian": ("digits", {}),
+    "edm": ("digits_edm", {}),
+    "vdm": ("digits_vdm", {}),
+    "blurring": ("digits_blurring", {}),
+    "heat": ("digits_heat", {}),
+    "soft_blur": ("digits_soft", {"corruption": "blur"}),
+    "soft_mask": ("digits_soft", {"corruption": "mask"}),
+    "cold_blur": ("digits_cold_blur", {}),
+    "cold_pixelation": ("digits_cold_pixelation", {}),
+    "cold_mask": ("digits_cold", {"degradation": "mask"}),
+    "cold_snow": ("digits_cold", {"degradation": "snow"}),
+    "cold_noise": ("digits_cold", {"degradation": "noise"}),
+    "animorph": ("digits_animorph", {}),
 }
 
 
@@ -146,13 +135,13 @@ def main(
     for name, process in PROCESSES.items():
         save_png(out / f"{name}.png", mosaic([way_there(process)]))
         print(f"{out / name}.png: there")
-    for name, recipe in RECIPES.items():
-        run = runs / recipe
+    for name, (recipe, arguments) in RECIPES.items():
+        run = runs / "_".join((recipe, *arguments.values()))
         trained = (run / "checkpoints").is_dir()
         if trained:
             experiment = load_experiment(run)
         else:
-            experiment = build(load_recipe(find_recipe(recipe)), {}, recipe)
+            experiment = build(load_recipe(find_recipe(recipe)), arguments, recipe)
         partner = chosen_digits(1)[jnp.array([1, 2, 0])] if name == "animorph" else None
         ways = [way_there(experiment.process, partner)]
         if trained:

@@ -39,7 +39,8 @@ def test_two_steps_and_a_picture(path, tmp_path):
             list(
                 sample_batches(
                     experiment, state.ema, experiment.sampler, np.array(labels, np.int32),
-                    steps=recipe.sample_steps or 4, guidance=1.0, seed=0, batch_size=2, mesh=data_mesh(1), first=first,
+                    steps=recipe.sample_steps or 4, guidance=1.0, seed=0, batch_size=2,
+                    mesh=data_mesh(1), first=first,
                 )
             )
         )  # fmt: skip
