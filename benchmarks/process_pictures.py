@@ -2,8 +2,8 @@
 
 Draws docs/processes/NAME.png for each forward process on the digits: rows of pictures from t = 0
 to t = 1. Where runs/RECIPE has a trained model of it, rows from x_1 back to a sample follow below
-a line, each with the label of the digit above it. Without a run the picture has the way there
-alone.
+a line, each with the label of the digit above it, and NAME_samples.png is a grid of samples.
+Without a run the picture has the way there alone.
 """
 
 from pathlib import Path
@@ -22,6 +22,7 @@ from diffusion_jax.data import digits, grid, save_png, to_uint8  # noqa: E402
 from diffusion_jax.training.experiment import Experiment  # noqa: E402
 from diffusion_jax.training.recipes import build, find_recipe, load_recipe  # noqa: E402
 from diffusion_jax.training.sample_cli import load_experiment, load_params  # noqa: E402
+from diffusion_jax.training.sampling import sample_grid  # noqa: E402
 from diffusion_jax.training.sharding import data_mesh  # noqa: E402
 from diffusion_jax.training.terminals import read_pictures  # noqa: E402
 from diffusion_jax.types import Params, Process  # noqa: E402
@@ -96,10 +97,11 @@ def way_back(experiment: Experiment, params: Params, seed: int, steps: int) -> n
         denoiser = experiment.denoiser(params, label, experiment.guidance, process)
         key_step = jax.random.fold_in(key, i)
         x = dj.sample(key_step, experiment.sampler, process, denoiser, x, times, index=index)
-        return x, process.decode(x)
+        return x, visible(process, x, jnp.full(len(LABELS), times[1]))
 
     x, process = begin(arrays)
-    times, shown = experiment.grid(steps), [np.asarray(process.decode(x))]
+    times = experiment.grid(steps)
+    shown = [np.asarray(visible(process, x, jnp.full(len(LABELS), times[0])))]
     for i in range(steps):
         x, pixels = one(arrays, params, i, x, times[i : i + 2])
         shown.append(np.asarray(pixels))
@@ -147,6 +149,8 @@ def main(
         if trained:
             params = load_params(experiment, run, "ema", None, data_mesh(1))
             ways.append(way_back(experiment, params, seed, steps))
+            samples = sample_grid(experiment, params, data_mesh(1))
+            save_png(out / f"{name}_samples.png", samples)
         save_png(out / f"{name}.png", mosaic(ways))
         print(f"{out / name}.png: there{' and back' if trained else f', without {run}'}")
 

@@ -1,6 +1,7 @@
 """Quality against evaluations: python benchmarks/sampler_quality.py runs/fashion_mnist
 
-For five samplers and 5, 10, 20 and 50 evaluations of the network, draws samples without guidance
+For five samplers, one of them on two grids, and 5, 10, 20 and 50 evaluations of the network,
+draws samples without guidance
 and measures their Fréchet distance from all training images, in the 64 features of the judge of
 fashion_mnist_quality.py. Prints a table, and writes the numbers beside the run's report and the
 plot to docs/sampler_quality.png. Samples are kept (and shared with fashion_mnist_quality.py), so
@@ -68,6 +69,7 @@ ROWS = {
     "ddim": Row("DDIM, even t", dj.DDIM()),
     "dpm_solver": Row("DPM-Solver++ 2M, even t", dj.DPMSolverPP(2)),
     "unipc": Row("UniPC-2, even t", dj.UniPC(2)),
+    "dpm_solver_karras": Row("DPM-Solver++ 2M, Karras", dj.DPMSolverPP(2), karras=True),
     "edm_heun": Row("EDM Heun, Karras", dj.Churn(), karras=True, steps=two_a_step),
 }
 

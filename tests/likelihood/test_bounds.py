@@ -5,8 +5,6 @@ is that over two points each, one standard deviation to either side: four exampl
 error. `exact_draws` makes noise of them; other tests draw it, and bound the Monte-Carlo error.
 """
 
-from dataclasses import dataclass
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -32,17 +30,6 @@ SIDES = np.stack([DATA.mean + side * np.sqrt(DATA.variance) for side in (1, -1)]
 TRUTH = 0.5 * np.sum(1 + np.log(2 * np.pi * DATA.variance))  # -E log p, nats
 BITS = 3 * np.log(2)  # nats in a bit per dimension
 SCHEDULES = (dj.LinearBeta(), dj.Cosine(), dj.Rectified())
-
-
-@dataclass(frozen=True)
-class LinearVP:
-    """The variance preserving SDE, beta(t) from 0.1 to 20 (Song et al. 2021, appendix C)."""
-
-    def alpha(self, t):
-        return jnp.exp(-0.25 * 19.9 * t**2 - 0.05 * t)
-
-    def sigma(self, t):
-        return jnp.sqrt(-jnp.expm1(-0.5 * 19.9 * t**2 - 0.1 * t))
 
 
 def examples(count):
@@ -76,7 +63,7 @@ def exact_draws(x64, monkeypatch):
         monkeypatch.setattr(module, "strata", middles)
 
 
-@pytest.mark.parametrize("schedule", [*SCHEDULES, LinearVP()], ids=name)
+@pytest.mark.parametrize("schedule", [*SCHEDULES, dj.LinearVP()], ids=name)
 def test_the_continuous_bound_is_tight(exact_draws, schedule):
     """To 1e-3 bits per dimension; what is left is the table's signal at t = 1 and the decoder."""
     process, denoiser = oracle_of(schedule)

@@ -1,7 +1,5 @@
 """The probability flow's density on Gaussian data, with the optimal denoiser."""
 
-from dataclasses import dataclass
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -29,18 +27,7 @@ VARIANCE, BASIS = np.linalg.eigh(DATA.covariance)
 SIDES = np.stack([DATA.mean + side * BASIS @ np.sqrt(VARIANCE) for side in (1, -1)])
 
 
-@dataclass(frozen=True)
-class LinearVP:
-    """The variance preserving SDE, beta(t) from 0.1 to 20 (Song et al. 2021, appendix C)."""
-
-    def alpha(self, t):
-        return jnp.exp(-0.25 * 19.9 * t**2 - 0.05 * t)
-
-    def sigma(self, t):
-        return jnp.sqrt(-jnp.expm1(-0.5 * 19.9 * t**2 - 0.1 * t))
-
-
-SCHEDULES = (dj.LinearBeta(), dj.Cosine(), dj.Rectified(), LinearVP())
+SCHEDULES = (dj.LinearBeta(), dj.Cosine(), dj.Rectified(), dj.LinearVP(), dj.SubVP())
 
 
 def truth(added=0.0):
@@ -145,6 +132,27 @@ def test_pictures_in_float32_and_batches():
     assert np.all(exact != estimated)
     for there, moved in zip((exact, estimated), run(x[order], order), strict=True):
         np.testing.assert_allclose(there[order], moved, rtol=1e-5)
+
+
+def test_a_process_of_frequencies_has_the_density_of_its_pictures():
+    """The DCT keeps volumes, and every frequency has an alpha of its own."""
+    process = dj.blurring(sigma_max=2.0)
+    data = oracle.Independent(
+        np.full((2, 2, 1), 0.2), np.array([0.3, 1.0, 0.5, 2.0]).reshape(2, 2, 1)
+    )
+    u = oracle.normal(0, 4, 2, 2, 1)  # frequencies
+
+    @jax.jit
+    def run(u):
+        def denoiser(x, t):
+            return data.posterior_mean(process, x, t)
+
+        times = ascending(20, start_at(process, 0.01))
+        key, pixels = jax.random.key(3), process.decode(u)
+        how = {"divergence": Exact()}
+        return flow_log_density(key, process, denoiser, pixels, times, **how).log_density
+
+    np.testing.assert_allclose(run(u), data.log_density(process, u, jnp.zeros(4)), atol=1e-2)
 
 
 def test_refuses():

@@ -12,7 +12,8 @@ Quirks of the peer that we don't copy, each with what it changes:
 - PNDM with v extrapolates v, not the noise (`test_pndm_of_v_extrapolates_the_noise`).
 - The third order of its SDE form has the last moment's sign wrong: K - 1/2 for 1/2 - K, so only
   2M SDE is compared.
-- Its bh1 is NaN in a last step to sigma = 0, infinity times 0, so bh1 is not compared.
+- Its bh1 is NaN in a last step to sigma = 0, infinity times 0, so bh1 is compared on grids that
+  end at the table's first entry.
 
 Grids of 10 and 25 steps are one program: steps of no length at the end leave x as it is.
 """
@@ -70,6 +71,11 @@ PAIRS: dict[str, tuple[Any, Any, dict]] = {
         dj.DPMSolverPPSingle(2, dj.exact),
         SINGLE,
         {"solver_order": 2, "solver_type": "heun"},
+    ),
+    "2S SDE": (
+        dj.DPMSolverPPSingle(2, eta=1.0),
+        SINGLE,
+        {"solver_order": 2, "algorithm_type": "sde-dpmsolver++"},
     ),
     "3S heun": (
         dj.DPMSolverPPSingle(3, dj.exact),
@@ -223,6 +229,13 @@ def test_sample_is_the_peers(x64, name):
     error, case = worst(sampler, kind, settings, cases)
     print(f"{name}: {error:.1e} in {case}")
     assert error < TOLERANCE
+
+
+def test_bh1_ends_above_clean_data(x64):
+    settings = {"solver_type": "bh1", "final_sigmas_type": "sigma_min"}
+    cases = [Case(*c) for c in itertools.product(TABLES, PREDICTIONS, STEPS)]
+    error, case = worst(dj.UniPC(2, dj.bh1), UNIPC, settings, cases)
+    assert error < TOLERANCE, case
 
 
 @pytest.mark.parametrize("steps", STEPS)
