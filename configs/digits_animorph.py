@@ -10,7 +10,7 @@ import optax
 
 from diffusion_jax import X0, ColdImproved, Cosine, Gaussian, another_picture, restoration_loss
 from diffusion_jax.data import digits
-from diffusion_jax.models import ClassLabels, Sinusoidal, UNet, from_linen, with_time
+from diffusion_jax.models import ClassLabels, digits_unet, from_linen, with_time
 from diffusion_jax.training.experiment import Experiment, adam
 from diffusion_jax.training.terminals import AnotherPicture
 from diffusion_jax.types import Loss
@@ -51,20 +51,10 @@ def recipe(
         ema_decay: of the averaged parameters.
         accumulate: micro-batches a step.
     """
-    network = UNet(
-        out_channels=1,
-        channels=channels,
-        multipliers=(1, 2),
-        blocks=1,
-        attention=(4,),
-        head_channels=16,
-        modulate=True,
-        time_features=Sinusoidal(32),
-    )
     return Experiment(
         source=lambda split, data_dir: digits(split),
         image_shape=(8, 8, 1),
-        model=with_time(from_linen(network), lambda t: 1000.0 * t),
+        model=with_time(from_linen(digits_unet(channels)), lambda t: 1000.0 * t),
         process=Gaussian(Cosine()),
         parameterization=X0(),
         labels=ClassLabels(10, drop_label),

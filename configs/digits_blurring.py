@@ -11,7 +11,7 @@ import optax
 
 from diffusion_jax import V, blurring
 from diffusion_jax.data import digits
-from diffusion_jax.models import ClassLabels, Sinusoidal, UNet, from_linen, with_time
+from diffusion_jax.models import ClassLabels, digits_unet, from_linen, with_time
 from diffusion_jax.training.experiment import Experiment, adam
 
 
@@ -39,20 +39,10 @@ def recipe(
         accumulate: micro-batches a step.
         sigma_max: width of the blur at t = 1, pixels.
     """
-    network = UNet(
-        out_channels=1,
-        channels=channels,
-        multipliers=(1, 2),
-        blocks=1,
-        attention=(4,),
-        head_channels=16,
-        modulate=True,
-        time_features=Sinusoidal(32),
-    )
     return Experiment(
         source=lambda split, data_dir: digits(split),
         image_shape=(8, 8, 1),
-        model=with_time(from_linen(network), lambda t: 1000.0 * t),
+        model=with_time(from_linen(digits_unet(channels)), lambda t: 1000.0 * t),
         process=blurring(sigma_max=sigma_max),
         parameterization=V(),
         labels=ClassLabels(10, drop_label),

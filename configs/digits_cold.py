@@ -1,6 +1,6 @@
-"""Cold diffusion of handwritten digits, 8x8, by a growing mask, snow, or noise that stays fixed.
+"""Cold diffusion of handwritten digits, 8x8: blur, pixelation, a mask, snow, or fixed noise.
 
-    python train.py configs/digits_cold.py --degradation snow
+    python train.py configs/digits_cold.py --degradation blur
     python sample.py runs/digits_cold --num 100 --out digits_cold.png
 
 The U-Net of configs/digits.py, 0.19 M parameters, on the same pictures.
@@ -15,19 +15,24 @@ from diffusion_jax import (
     Cold,
     ColdImproved,
     FixedNoise,
+    GaussianBlur,
     GaussianMask,
     Masking,
+    Pixelate,
+    SineBlur,
     Snow,
     restoration_loss,
 )
 from diffusion_jax.data import digits
-from diffusion_jax.models import ClassLabels, Sinusoidal, UNet, from_linen, with_time
+from diffusion_jax.models import ClassLabels, digits_unet, from_linen, with_time
 from diffusion_jax.processes import Degradation
 from diffusion_jax.training.experiment import Experiment, adam
-from diffusion_jax.training.terminals import Degraded
+from diffusion_jax.training.terminals import Degraded, FittedColours
 from diffusion_jax.types import Loss
 
 DEGRADATIONS: dict[str, Degradation] = {
+    "blur": GaussianBlur(SineBlur(8.0)),  # one grey is left
+    "pixelation": Pixelate(2),  # four blocks are left
     "mask": Masking(GaussianMask()),
     "snow": Snow(),
     "noise": FixedNoise(),
@@ -53,11 +58,12 @@ def recipe(
     drop_label: float = 0.1,
     ema_decay: float = 0.995,
     accumulate: int = 1,
-    degradation: Literal["mask", "snow", "noise"] = "snow",
+    degradation: Literal["blur", "pixelation", "mask", "snow", "noise"] = "blur",
 ) -> Experiment:
     """The digits, class-conditional, by cold diffusion (Bansal et al. 2022).
 
-    Sampling starts from degraded training pictures of the wanted label.
+    Sampling starts from degraded training pictures of the wanted label; for blur from one grey,
+    drawn from a fit of the training pictures' means, with a little noise to break the symmetry.
 
     Args:
         steps: training steps.
@@ -70,20 +76,10 @@ def recipe(
         accumulate: micro-batches a step.
         degradation: what takes the pictures away.
     """
-    network = UNet(
-        out_channels=1,
-        channels=channels,
-        multipliers=(1, 2),
-        blocks=1,
-        attention=(4,),
-        head_channels=16,
-        modulate=True,
-        time_features=Sinusoidal(32),
-    )
     return Experiment(
         source=lambda split, data_dir: digits(split),
         image_shape=(8, 8, 1),
-        model=with_time(from_linen(network), lambda t: 1000.0 * t),
+        model=with_time(from_linen(digits_unet(channels)), lambda t: 1000.0 * t),
         process=Cold(DEGRADATIONS[degradation]),
         parameterization=X0(),
         labels=ClassLabels(10, drop_label),
@@ -95,6 +91,6 @@ def recipe(
         ema_decay=ema_decay,
         accumulate=accumulate,
         make_loss=restoration,
-        terminal=Degraded(),
+        terminal=FittedColours() if degradation == "blur" else Degraded(),
         sampler=ColdImproved(),
     )

@@ -10,7 +10,7 @@ import optax
 
 from diffusion_jax import EDM, Churn, EDMWeighting, Gaussian, KarrasVE, LogNormal, Stratified
 from diffusion_jax.data import digits
-from diffusion_jax.models import ClassLabels, Sinusoidal, UNet, from_linen, with_time
+from diffusion_jax.models import ClassLabels, digits_unet, from_linen, with_time
 from diffusion_jax.training.experiment import Experiment, adam
 
 SIGMA_DATA = 0.75  # of the digits' pixels in [-1, 1]
@@ -40,23 +40,15 @@ def recipe(
         ema_decay: of the averaged parameters.
         accumulate: micro-batches a step.
     """
-    network = UNet(
-        out_channels=1,
-        channels=channels,
-        multipliers=(1, 2),
-        blocks=1,
-        attention=(4,),
-        head_channels=16,
-        modulate=True,
-        time_features=Sinusoidal(32),
-    )
     process, predicted = Gaussian(KarrasVE()), EDM(SIGMA_DATA)
     c_noise = predicted.network_time(process)
     return Experiment(
         source=lambda split, data_dir: digits(split),
         image_shape=(8, 8, 1),
         model=with_time(
-            from_linen(network), lambda t: 250.0 * c_noise(t), predicted.input_scale(process)
+            from_linen(digits_unet(channels)),
+            lambda t: 250.0 * c_noise(t),
+            predicted.input_scale(process),
         ),
         process=process,
         parameterization=predicted,

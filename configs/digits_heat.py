@@ -10,7 +10,7 @@ import optax
 
 from diffusion_jax import Discrete, Heat, LessBlurred, Stratified, heat
 from diffusion_jax.data import digits
-from diffusion_jax.models import ClassLabels, Sinusoidal, UNet, from_linen, with_time
+from diffusion_jax.models import ClassLabels, digits_unet, from_linen, with_time
 from diffusion_jax.training.experiment import Experiment, adam, unfinished
 from diffusion_jax.training.terminals import FromData
 
@@ -48,20 +48,10 @@ def recipe(
         noise: of training.
         delta: of sampling; 1.25 times the noise by default.
     """
-    network = UNet(
-        out_channels=1,
-        channels=channels,
-        multipliers=(1, 2),
-        blocks=1,
-        attention=(4,),
-        head_channels=16,
-        modulate=True,
-        time_features=Sinusoidal(32),
-    )
     return Experiment(
         source=lambda split, data_dir: digits(split),
         image_shape=(8, 8, 1),
-        model=with_time(from_linen(network), lambda t: 1000.0 * t),
+        model=with_time(from_linen(digits_unet(channels)), lambda t: 1000.0 * t),
         process=heat(sigma_max=sigma_max, steps=levels, noise=noise),
         parameterization=LessBlurred(levels),
         labels=ClassLabels(10, drop_label),

@@ -22,7 +22,7 @@ from diffusion_jax import (
     restoration_loss,
 )
 from diffusion_jax.data import digits
-from diffusion_jax.models import ClassLabels, Sinusoidal, UNet, from_linen, with_time
+from diffusion_jax.models import ClassLabels, digits_unet, from_linen, with_time
 from diffusion_jax.training.experiment import Experiment, adam
 from diffusion_jax.training.terminals import FromData
 from diffusion_jax.types import Loss, Process
@@ -67,16 +67,6 @@ def recipe(
         corruption: of the mean: a blur up to 4 pixels wide, or a hole that grows.
         sigma_max: of the noise, which grows geometrically from 0.01.
     """
-    network = UNet(
-        out_channels=1,
-        channels=channels,
-        multipliers=(1, 2),
-        blocks=1,
-        attention=(4,),
-        head_channels=16,
-        modulate=True,
-        time_features=Sinusoidal(32),
-    )
     noise = VE(0.01, sigma_max)
     processes: dict[str, Process] = {
         "blur": Spectral(noise, SineBlur(4.0)),
@@ -85,7 +75,7 @@ def recipe(
     return Experiment(
         source=lambda split, data_dir: digits(split),
         image_shape=(8, 8, 1),
-        model=with_time(from_linen(network), lambda t: 1000.0 * t),
+        model=with_time(from_linen(digits_unet(channels)), lambda t: 1000.0 * t),
         process=processes[corruption],
         parameterization=X0(),
         labels=ClassLabels(10, drop_label),

@@ -12,7 +12,7 @@ import optax
 
 from diffusion_jax import Gaussian, Learned, Noise, init_learned, vdm_loss
 from diffusion_jax.data import digits
-from diffusion_jax.models import ClassLabels, Sinusoidal, UNet, from_linen, with_time
+from diffusion_jax.models import ClassLabels, digits_unet, from_linen, with_time
 from diffusion_jax.training.experiment import Experiment, adam
 from diffusion_jax.types import Key, Loss, Params
 
@@ -54,20 +54,10 @@ def recipe(
         ema_decay: of the averaged parameters.
         accumulate: micro-batches a step.
     """
-    network = UNet(
-        out_channels=1,
-        channels=channels,
-        multipliers=(1, 2),
-        blocks=1,
-        attention=(4,),
-        head_channels=16,
-        modulate=True,
-        time_features=Sinusoidal(32),
-    )
     return Experiment(
         source=lambda split, data_dir: digits(split),
         image_shape=(8, 8, 1),
-        model=with_time(from_linen(network), lambda progress: 1000.0 * progress),
+        model=with_time(from_linen(digits_unet(channels)), lambda progress: 1000.0 * progress),
         process=Gaussian(Learned(schedule(jax.random.key(seed)))),
         parameterization=Noise(),
         labels=ClassLabels(10, drop_label),

@@ -10,7 +10,7 @@ from diffusion_jax.models.layers import (
     Sinusoidal,
     StridedDown,
 )
-from diffusion_jax.models.unet import UNet, adm_64, ddpm_cifar10
+from diffusion_jax.models.unet import UNet, adm_64, ddpm_cifar10, digits_unet
 
 __all__ = [
     "ClassLabels",
@@ -23,6 +23,7 @@ __all__ = [
     "UNet",
     "adm_64",
     "ddpm_cifar10",
+    "digits_unet",
     "from_linen",
     "from_nnx",
     "with_time",

@@ -157,6 +157,21 @@ def _check(x: Array, condition: Condition, levels: int) -> None:
         )
 
 
+def digits_unet(channels: int = 16, dtype: Any = jnp.float32) -> UNet:
+    """A network for 8x8 digits, 0.19 M parameters with 10 classes; t from 0 to about 1,000."""
+    return UNet(
+        out_channels=1,
+        channels=channels,
+        multipliers=(1, 2),
+        blocks=1,
+        attention=(4,),
+        head_channels=16,
+        modulate=True,
+        time_features=Sinusoidal(32),
+        dtype=dtype,
+    )
+
+
 def ddpm_cifar10(dtype: Any = jnp.float32) -> UNet:
     """DDPM's network for 32x32 pictures, 35.7 M parameters; t in table steps 0..999.
 

@@ -25,10 +25,15 @@ from tests.training import toy
 RECIPES = sorted((Path(__file__).resolve().parents[2] / "configs").glob("digits*.py"))
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_two_steps_and_a_picture(path, tmp_path):
-    levels = {"levels": 4} if path.stem == "digits_heat" else {}
-    recipe = load_recipe(path)(steps=2, batch_size=8, **levels)
+CASES = [(path.stem, {"levels": 4} if path.stem == "digits_heat" else {}) for path in RECIPES]
+CASES += [("digits_soft", {"corruption": "mask"})]
+CASES += [("digits_cold", {"degradation": how}) for how in ("pixelation", "snow")]
+
+
+@pytest.mark.parametrize("stem, arguments", CASES, ids=str)
+def test_two_steps_and_a_picture(stem, arguments, tmp_path):
+    path = RECIPES[0].with_name(f"{stem}.py")
+    recipe = load_recipe(path)(steps=2, batch_size=8, **arguments)
     check_own_network(recipe)
     experiment = dataclasses.replace(recipe, model=from_linen(toy.Tiny(4)))
     options = Options(log_every=1, checkpoint_every=2, sample_every=0)
@@ -137,7 +142,7 @@ def test_random_degradations_know_their_noise():
 
 
 def test_samplers_that_do_not_go_with_a_process_are_refused():
-    experiment = load_recipe(RECIPES[0].with_name("digits_cold_blur.py"))()
+    experiment = load_recipe(RECIPES[0].with_name("digits_cold.py"))()
     with pytest.raises(ValueError, match="no alpha and sigma for the denoising loss"):
         dataclasses.replace(experiment, make_loss=denoising).loss()
 
