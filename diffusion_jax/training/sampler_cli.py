@@ -36,7 +36,7 @@ GAUSSIAN: dict[str, Callable[..., Sampler]] = {
     "heun": samplers.Heun,
     "edm": lambda churn=0.0: samplers.Churn(churn),
     "dpm_solver": lambda order=2, eta=0.0: samplers.DPMSolverPP(order, eta=eta),
-    "dpm_solver_single": lambda order=2: samplers.DPMSolverPPSingle(order),
+    "dpm_solver_single": lambda order=2, eta=0.0: samplers.DPMSolverPPSingle(order, eta=eta),
     "unipc": lambda order=2: samplers.UniPC(order),
     "deis": lambda order=3: samplers.DEIS(order),
     "pndm": samplers.PNDM,
@@ -74,7 +74,7 @@ def choose_sampler(experiment: Experiment, name: str, flags: Mapping[str, object
         if flag not in fits:
             owners = " or ".join(n for n in makers if flag in flags_of(makers[n]))
             raise ValueError(f"--{flag} is {value}; it belongs to --sampler {owners}.")
-        most = 1.0 if flag == "eta" and name != "dpm_solver" else math.inf
+        most = 1.0 if flag == "eta" and name in ("ddim", "momentum") else math.inf
         if isinstance(value, float) and not (0 <= value <= most and value < math.inf):
             bounds = "from 0 to 1" if most == 1 else "at least 0"
             raise ValueError(f"--{flag} is {value}; it must be a number {bounds}.")

@@ -23,7 +23,7 @@ def experiment(recipe="digits"):
 
 @pytest.mark.parametrize("name", get_args(SamplerName))
 def test_every_name_is_a_sampler(name):
-    recipe = "digits_cold" if name in COLD else "digits"
+    recipe = "digits_cold" if name in COLD else "digits_heat" if name == "heat" else "digits"
     assert isinstance(choose_sampler(experiment(recipe), name, {}), Sampler)
 
 
@@ -45,14 +45,25 @@ def test_flags_reach_their_sampler():
     [
         ("heun", {"eta": 0.5}, "--eta is 0.5; it belongs to --sampler ddim or dpm_solver or mom"),
         ("ddim", {"order": 2}, "--order is 2; it belongs to --sampler dpm_solver or"),
-        ("ddim", {"eta": -1.0}, "--eta is -1.0; it must be a number that is at least 0"),
+        ("ddim", {"eta": -1.0}, "--eta is -1.0; it must be a number from 0 to 1"),
+        ("ddim", {"eta": 5.0}, "--eta is 5.0; it must be a number from 0 to 1"),
         ("ddim", {"eta": float("nan")}, "--eta is nan"),
+        ("heat", {}, "--sampler heat doesn't go with this recipe, whose x_1 comes from FromNoise"),
         ("edm", {"churn": float("inf")}, "--churn is inf"),
     ],
 )
 def test_what_does_not_fit_is_named(name, flags, message):
     with pytest.raises(ValueError, match=message):
         choose_sampler(experiment(), name, flags)
+
+
+def test_only_cold_samplers_and_its_own_go_with_a_recipe_that_starts_from_data():
+    heat = experiment("digits_heat")
+    assert choose_sampler(heat, "recipe", {}) == dj.Heat(0.025)
+    assert choose_sampler(heat, "recipe", {"delta": 0.5}) == dj.Heat(0.5)
+    assert choose_sampler(heat, "cold_naive", {}) == dj.ColdNaive()
+    with pytest.raises(ValueError, match="--sampler unipc doesn't go with this recipe"):
+        choose_sampler(heat, "unipc", {})
 
 
 def test_solvers_need_alpha_and_sigma():
