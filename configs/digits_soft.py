@@ -17,8 +17,8 @@ from diffusion_jax import (
     Masked,
     Momentum,
     SineBlur,
+    SoftScore,
     Spectral,
-    after_corruption,
     restoration_loss,
 )
 from diffusion_jax.data import digits
@@ -29,11 +29,11 @@ from diffusion_jax.types import Loss, Process
 
 
 def soft_score_matching(experiment: Experiment) -> Loss:
-    """The squared error of x0 after the corruption of x_t."""
+    """The squared error of x0 after the corruption of x_t, in units of its noise."""
     return restoration_loss(
         experiment.model.apply,
         experiment.process,
-        distance=after_corruption,
+        distance=SoftScore(),
         times=experiment.times,
         condition=experiment.labels,
     )

@@ -11,6 +11,7 @@ from diffusion_jax.losses.importance import (
     init_history,
 )
 from diffusion_jax.losses.restoration import (
+    SoftScore,
     absolute,
     after_corruption,
     another_picture,
@@ -44,6 +45,7 @@ __all__ = [
     "History",
     "MinSNR",
     "SigmoidWeighting",
+    "SoftScore",
     "absolute",
     "after_corruption",
     "another_picture",

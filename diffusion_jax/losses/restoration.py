@@ -5,8 +5,7 @@
     absolute           |R - x_0|                       cold diffusion                       (2)
     after_corruption   |C_t R - C_t x_0|^2             soft diffusion, C_t the corruption
                                                        without its noise                    (3)
-
-Each has weight 1 at every t; for another, wrap the distance, which is told t.
+    SoftScore          (3) / (sigma_t^2 + floor^2)     the error of the score, times sigma  (4)
 
 What plays the noise is a value too: `white_noise`, or for animorph `another_picture`.
 
@@ -15,6 +14,8 @@ Sources: Bansal et al. 2022 (arXiv:2208.09392), equation (1); Daras et al. 2022
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +29,7 @@ from diffusion_jax.types import (
     Batch,
     Condition,
     Extra,
+    GaussianProcess,
     Index,
     Key,
     Loss,
@@ -37,7 +39,7 @@ from diffusion_jax.types import (
     Time,
 )
 
-Distance = Callable[[Process, Array, Array, Time], Array]
+Distance = Callable[[Any, Array, Array, Time], Array]  # (process, predicted, x0, t)
 Partner = Callable[[Key, Index, Array], Array]
 
 
@@ -50,6 +52,22 @@ def after_corruption(process: Process, predicted: Array, x0: Array, t: Time) -> 
     """Equation (3), the shape of x0: what the corruption destroys needn't be guessed."""
     nothing = jnp.zeros_like(x0)
     return (process.corrupt(predicted, nothing, t) - process.corrupt(x0, nothing, t)) ** 2
+
+
+@dataclass(frozen=True)
+class SoftScore:
+    """Equation (4), with `process.scales`: what is just coming out of the noise weighs most.
+
+    Attributes:
+        floor: keeps the weight of almost clean pictures finite.
+    """
+
+    floor: float = 0.05
+
+    def __call__(self, process: GaussianProcess, predicted: Array, x0: Array, t: Time) -> Array:
+        """The shape of x0."""
+        _, sigma = process.scales(t, x0)
+        return after_corruption(process, predicted, x0, t) / (sigma**2 + self.floor**2)
 
 
 def another_picture(key: Key, index: Index, x0: Array) -> Array:

@@ -70,6 +70,15 @@ def test_soft_loss_of_a_spectral_process_is_after_its_corruption():
         np.testing.assert_allclose(cost(k), alpha[0, k, k, 0] ** 2 / 16, rtol=1e-3)
 
 
+def test_the_soft_score_is_in_units_of_the_noise():
+    process = dj.Spectral(dj.VE(0.05, 2.0), dj.SineBlur(2.0))
+    t, sigma = jnp.full(6, 0.5), process.schedule.sigma(jnp.array(0.5))
+    plain = dj.after_corruption(process, 0 * X0, X0, t)
+    np.testing.assert_allclose(dj.SoftScore(0.0)(process, 0 * X0, X0, t) * sigma**2, plain, 1e-5)
+    clean = dj.SoftScore(0.1)(process, 0 * X0, X0, jnp.zeros(6))
+    np.testing.assert_allclose(clean, 100 * X0**2, rtol=1e-4)
+
+
 def test_another_picture_needs_another():
     with pytest.raises(ValueError, match="at least 2 examples"):
         dj.another_picture(jax.random.key(0), jnp.arange(1), X0[:1])
