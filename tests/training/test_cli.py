@@ -102,7 +102,7 @@ def test_picture_does_not_depend_on_how_many_are_asked_for(checkout):
         ("--out nowhere/a.png", "can't write nowhere/a.png: No such file or directory"),
         ("--sampler ancestral --eta 0.5", "--eta is 0.5; it belongs to --sampler ddim"),
         ("--guidance nan", "--guidance is nan; it must be a finite number"),
-        ("--steps 0", "needs at least 1 step"),
+        ("--steps 0", "--steps is 0; it must be at least 1"),
     ],
 )
 def test_sample_refuses(checkout, capsys, flags, message):

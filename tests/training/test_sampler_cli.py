@@ -43,7 +43,7 @@ def test_flags_reach_their_sampler():
 @pytest.mark.parametrize(
     ("name", "flags", "message"),
     [
-        ("heun", {"eta": 0.5}, "--eta is 0.5; it belongs to --sampler ddim or dpm_solver or mom"),
+        ("heun", {"eta": 0.5}, "--eta is 0.5; it belongs to --sampler ddim or dpm_solver or"),
         ("ddim", {"order": 2}, "--order is 2; it belongs to --sampler dpm_solver or"),
         ("ddim", {"eta": -1.0}, "--eta is -1.0; it must be a number from 0 to 1"),
         ("ddim", {"eta": 5.0}, "--eta is 5.0; it must be a number from 0 to 1"),
