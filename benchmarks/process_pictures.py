@@ -124,6 +124,7 @@ def main(
     out: Path = Path("docs/processes"),
     seed: int = 0,
     steps: int = 50,
+    only: tuple[str, ...] = (),
 ) -> None:
     """Draws every process.
 
@@ -132,12 +133,16 @@ def main(
         out: folder of the pictures.
         seed: of the samples.
         steps: of sampling, where the recipe doesn't say.
+        only: names of pictures; all by default.
     """
     out.mkdir(parents=True, exist_ok=True)
-    for name, process in PROCESSES.items():
+    chosen = set(only or (*PROCESSES, *RECIPES))
+    for name in PROCESSES.keys() & chosen:
+        process = PROCESSES[name]
         save_png(out / f"{name}.png", mosaic([way_there(process)]))
         print(f"{out / name}.png: there")
-    for name, (recipe, arguments) in RECIPES.items():
+    for name in RECIPES.keys() & chosen:
+        recipe, arguments = RECIPES[name]
         run = runs / "_".join((recipe, *arguments.values()))
         trained = (run / "checkpoints").is_dir()
         if trained:
