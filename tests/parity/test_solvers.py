@@ -167,7 +167,7 @@ def theirs(kind, settings, case: Case):
     for i, t in enumerate(scheduler.timesteps):
         seen = scheduler.scale_model_input(x, t).numpy()
         y = torch.from_numpy(network(np, seen, levels[i], case.prediction == "v_prediction"))
-        z = torch.from_numpy(NOISE[i, 0])
+        z = torch.from_numpy(NOISE[i, 0]) if random else None
         extra = {"variance_noise": z} if random and kind is not SINGLE else {}
         # The single-step one takes no noise, only a generator.
         with mock.patch.object(single_step, "randn_tensor", lambda *_, z=z, **__: z):
