@@ -136,13 +136,19 @@ def main(
         only: names of pictures; all by default.
     """
     out.mkdir(parents=True, exist_ok=True)
-    chosen = set(only or (*PROCESSES, *RECIPES))
-    for name in PROCESSES.keys() & chosen:
-        process = PROCESSES[name]
+    every = (*PROCESSES, *RECIPES)
+    unknown = sorted(set(only) - set(every))
+    if unknown:
+        raise SystemExit(f"--only {unknown[0]} is no picture; there are {', '.join(every)}.")
+    chosen = only or every
+    for name, process in PROCESSES.items():
+        if name not in chosen:
+            continue
         save_png(out / f"{name}.png", mosaic([way_there(process)]))
         print(f"{out / name}.png: there")
-    for name in RECIPES.keys() & chosen:
-        recipe, arguments = RECIPES[name]
+    for name, (recipe, arguments) in RECIPES.items():
+        if name not in chosen:
+            continue
         run = runs / "_".join((recipe, *arguments.values()))
         trained = (run / "checkpoints").is_dir()
         if trained:

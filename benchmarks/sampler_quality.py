@@ -1,11 +1,10 @@
 """Quality against evaluations: python benchmarks/sampler_quality.py runs/fashion_mnist
 
 For five samplers, one of them on two grids, and 5, 10, 20 and 50 evaluations of the network,
-draws samples without guidance
-and measures their Fréchet distance from all training images, in the 64 features of the judge of
-fashion_mnist_quality.py. Prints a table, and writes the numbers beside the run's report and the
-plot to docs/sampler_quality.png. Samples are kept (and shared with fashion_mnist_quality.py), so
-that an interrupted run goes on.
+draws samples without guidance and measures their Fréchet distance from all training images, in
+the 64 features of the judge of fashion_mnist_quality.py. Prints a table, and writes the numbers
+beside the run's report and the plot to docs/sampler_quality.png. Samples are kept (and shared
+with fashion_mnist_quality.py), so that an interrupted run goes on.
 
 Heun's method takes two evaluations a step and one in its last: it gets 3, 5, 10 and 25 steps,
 which are 5, 9, 19 and 49 evaluations. Needs the extra `plots` (matplotlib).
@@ -120,6 +119,11 @@ def main(
         judge_epochs: the judge's training, where there is none yet.
         seed: of the samples.
     """
+    import matplotlib  # noqa: F401  an extra, asked for before any work
+
+    unknown = sorted(set(only) - ROWS.keys())
+    if unknown:
+        raise SystemExit(f"--only {unknown[0]} is no line; there are {', '.join(ROWS)}.")
     folder = report_dir or run_dir / "report"
     folder.mkdir(parents=True, exist_ok=True)
     train, train_labels = arrays("train", data_dir)

@@ -8,25 +8,15 @@ time; 99.8 % of 1,000 samples are read as their label by the judge of
 benchmarks/digits_quality.py.
 """
 
+import functools
+
 import optax
 
-from diffusion_jax import X0, ColdImproved, Cosine, Gaussian, another_picture, restoration_loss
+from diffusion_jax import X0, ColdImproved, Cosine, Gaussian, another_picture
 from diffusion_jax.data import digits
 from diffusion_jax.models import ClassLabels, digits_unet, from_linen, with_time
-from diffusion_jax.training.experiment import Experiment, adam
+from diffusion_jax.training.experiment import Experiment, adam, restoration
 from diffusion_jax.training.terminals import AnotherPicture
-from diffusion_jax.types import Loss
-
-
-def restoration(experiment: Experiment) -> Loss:
-    """L1 between the network's x0 and the true one; another picture is the noise."""
-    return restoration_loss(
-        experiment.model.apply,
-        experiment.process,
-        noise=another_picture,
-        times=experiment.times,
-        condition=experiment.labels,
-    )
 
 
 def recipe(
@@ -67,7 +57,7 @@ def recipe(
         seed=seed,
         ema_decay=ema_decay,
         accumulate=accumulate,
-        make_loss=restoration,
+        make_loss=functools.partial(restoration, noise=another_picture),
         terminal=AnotherPicture(),
         sampler=ColdImproved(),
     )

@@ -23,14 +23,12 @@ from diffusion_jax import (
     Pixelate,
     SineBlur,
     Snow,
-    restoration_loss,
 )
 from diffusion_jax.data import digits
 from diffusion_jax.models import ClassLabels, digits_unet, from_linen, with_time
 from diffusion_jax.processes import Degradation
-from diffusion_jax.training.experiment import Experiment, adam
+from diffusion_jax.training.experiment import Experiment, adam, restoration
 from diffusion_jax.training.terminals import Degraded, FittedColours
-from diffusion_jax.types import Loss
 
 DEGRADATIONS: dict[str, Degradation] = {
     "blur": GaussianBlur(SineBlur(8.0)),  # one grey is left
@@ -39,16 +37,6 @@ DEGRADATIONS: dict[str, Degradation] = {
     "snow": Snow(),
     "noise": FixedNoise(),
 }
-
-
-def restoration(experiment: Experiment) -> Loss:
-    """L1 between the network's x0 and the true one."""
-    return restoration_loss(
-        experiment.model.apply,
-        experiment.process,
-        times=experiment.times,
-        condition=experiment.labels,
-    )
 
 
 def recipe(

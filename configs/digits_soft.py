@@ -8,6 +8,7 @@ time; 86.4 % of 1,000 samples (blur) are read as their label by the judge of
 benchmarks/digits_quality.py.
 """
 
+import functools
 from typing import Literal
 
 import optax
@@ -21,24 +22,12 @@ from diffusion_jax import (
     SineBlur,
     SoftScore,
     Spectral,
-    restoration_loss,
 )
 from diffusion_jax.data import digits
 from diffusion_jax.models import ClassLabels, digits_unet, from_linen, with_time
-from diffusion_jax.training.experiment import Experiment, adam
+from diffusion_jax.training.experiment import Experiment, adam, restoration
 from diffusion_jax.training.terminals import FromData
-from diffusion_jax.types import Loss, Process
-
-
-def soft_score_matching(experiment: Experiment) -> Loss:
-    """The squared error of x0 after the corruption of x_t, in units of its noise."""
-    return restoration_loss(
-        experiment.model.apply,
-        experiment.process,
-        distance=SoftScore(floor=0.3),
-        times=experiment.times,
-        condition=experiment.labels,
-    )
+from diffusion_jax.types import Process
 
 
 def recipe(
@@ -88,7 +77,7 @@ def recipe(
         seed=seed,
         ema_decay=ema_decay,
         accumulate=accumulate,
-        make_loss=soft_score_matching,
+        make_loss=functools.partial(restoration, distance=SoftScore(floor=0.3)),
         terminal=FromData(),
         sampler=Momentum(),
     )

@@ -14,9 +14,11 @@ import optax
 from diffusion_jax.data import Augment, Source
 from diffusion_jax.denoisers import clip, denoiser_from
 from diffusion_jax.guidance import classifier_free_fused
-from diffusion_jax.losses import constant, denoising_loss
+from diffusion_jax.losses import absolute, constant, denoising_loss, restoration_loss
 from diffusion_jax.losses.denoising import Weighting
+from diffusion_jax.losses.restoration import Distance, Partner
 from diffusion_jax.models.conditioning import ClassLabels
+from diffusion_jax.random import white_noise
 from diffusion_jax.samplers import DDIM
 from diffusion_jax.schedules import Learned
 from diffusion_jax.timesteps import Stratified, Times, trailing
@@ -50,7 +52,7 @@ def denoising(experiment: "Experiment") -> Loss:
     if not isinstance(experiment.process, GaussianProcess):
         raise ValueError(
             f"{experiment.process} has no alpha and sigma for the denoising loss; name another "
-            "one with make_loss=, such as restoration_loss."
+            "one with make_loss=, such as restoration."
         )
     return denoising_loss(
         experiment.model.apply,
@@ -58,6 +60,20 @@ def denoising(experiment: "Experiment") -> Loss:
         experiment.parameterization,
         times=experiment.times,
         weighting=experiment.weighting,
+        condition=experiment.labels,
+    )
+
+
+def restoration(
+    experiment: "Experiment", *, distance: Distance = absolute, noise: Partner = white_noise
+) -> Loss:
+    """The restoration loss on an experiment's parts and its times, for a network of x0."""
+    return restoration_loss(
+        experiment.model.apply,
+        experiment.process,
+        distance=distance,
+        noise=noise,
+        times=experiment.times,
         condition=experiment.labels,
     )
 
