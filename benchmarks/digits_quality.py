@@ -71,7 +71,7 @@ def main(
 
     def sampled(scale: float) -> np.ndarray:
         return draw(
-            experiment, params, experiment.sampler, labels,
+            experiment, params, experiment.sampler, {"label": labels},
             steps=steps, guidance=scale, seed=seed, batch_size=250, mesh=mesh,
         )  # fmt: skip
 

@@ -47,7 +47,8 @@ def main(
             continue
         began = time.perf_counter()
         pictures = draw(
-            experiment, params, sampler, labels, steps=1 if name == "adaptive" else steps,
+            experiment, params, sampler, {"label": labels},
+            steps=1 if name == "adaptive" else steps,
             guidance=experiment.guidance, seed=seed, batch_size=250, mesh=mesh,
         )  # fmt: skip
         seconds = time.perf_counter() - began

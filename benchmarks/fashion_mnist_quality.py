@@ -103,7 +103,7 @@ def main(
         if not path.exists():
             began = time.perf_counter()
             pictures = draw(
-                experiment, params, sampler, labels,
+                experiment, params, sampler, {"label": labels},
                 steps=steps, guidance=scale, seed=seed, batch_size=50, mesh=mesh,
             )  # fmt: skip
             seconds[name] = time.perf_counter() - began

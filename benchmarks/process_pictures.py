@@ -94,7 +94,7 @@ def way_back(experiment: Experiment, params: Params, seed: int, steps: int) -> n
     @jax.jit
     def one(arrays, params, i, x, times):
         _, process = begin(arrays)  # again: it knows the noise of these examples
-        denoiser = experiment.denoiser(params, label, experiment.guidance, process)
+        denoiser = experiment.denoiser(params, {"label": label}, experiment.guidance, process)
         key_step = jax.random.fold_in(key, i)
         x = dj.sample(key_step, experiment.sampler, process, denoiser, x, times, index=index)
         return x, visible(process, x, jnp.full(len(LABELS), times[1]))

@@ -156,7 +156,7 @@ def main(
         if not path.exists():
             pictures = draw(
                 on_grid(experiment, row.karras), params, row.sampler,
-                cycle_labels(experiment, num), steps=steps, guidance=1.0, seed=seed,
+                {"label": cycle_labels(experiment, num)}, steps=steps, guidance=1.0, seed=seed,
                 batch_size=50, mesh=mesh,
             )  # fmt: skip
             np.savez(path, pictures=to_uint8(pictures))

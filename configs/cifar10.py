@@ -56,7 +56,7 @@ def recipe(
         model=with_time(from_linen(network), table_time(TABLE)),
         process=Gaussian(LinearBeta(TABLE, start=1e-4, end=0.02)),
         parameterization=Noise(),
-        labels=ClassLabels(10, drop_label),
+        conditioning=ClassLabels(10, drop_label),
         learning_rate=optax.linear_schedule(0.0, learning_rate, warmup),
         optimizer=adam,
         batch_size=batch_size,

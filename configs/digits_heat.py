@@ -56,7 +56,7 @@ def recipe(
         model=with_time(from_linen(digits_unet(channels)), lambda t: 1000.0 * t),
         process=heat(sigma_max=sigma_max, steps=levels, noise=noise),
         parameterization=LessBlurred(levels),
-        labels=ClassLabels(10, drop_label),
+        conditioning=ClassLabels(10, drop_label),
         learning_rate=optax.linear_schedule(0.0, learning_rate, 100),
         optimizer=adam,
         batch_size=batch_size,

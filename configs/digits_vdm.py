@@ -24,7 +24,7 @@ def bound(experiment: Experiment) -> Loss:
         experiment.model.apply,
         experiment.parameterization,
         times=experiment.times,
-        condition=experiment.labels,
+        condition=experiment.conditioning,
     )
 
 
@@ -61,7 +61,7 @@ def recipe(
         model=with_time(from_linen(digits_unet(channels)), lambda progress: 1000.0 * progress),
         process=Gaussian(Learned(schedule(jax.random.key(seed)))),
         parameterization=Noise(),
-        labels=ClassLabels(10, drop_label),
+        conditioning=ClassLabels(10, drop_label),
         learning_rate=optax.linear_schedule(0.0, learning_rate, 100),
         optimizer=adam,
         batch_size=batch_size,

@@ -63,6 +63,7 @@ def batches(
     process_index: int = 0,
     process_count: int = 1,
     augment: Augment | None = None,
+    features: tuple[str, ...] = (),
     threads: int = 2,
 ) -> Batches:
     """This process's part of every batch, shuffled anew each epoch, read ahead in threads.
@@ -73,16 +74,17 @@ def batches(
       seed: of the order and the augmentation, any integer from 0.
       start: the number of the first batch; what follows is what an uninterrupted run would see.
       augment: such as `flip()`.
+      features: what else of each record a batch holds, arrays of one shape or numbers.
       threads: batches read at once, with as many again waiting; 0 reads in the caller's thread.
 
     Returns:
       An endless iterator over dicts of numpy arrays, with b = batch_size / process_count: `image`,
       float32 [b, h, w, c] in [-1, 1]; `label`, int32 [b], where the source has classes; `index`,
-      int64 [b], the record numbers.
+      int64 [b], the record numbers; and every one of `features`, [b, ...].
 
     Raises:
-      ValueError: the source is empty, the batch doesn't divide among the processes, or a number is
-        out of range.
+      ValueError: the source is empty or lacks a feature, the batch doesn't divide among the
+        processes, or a number is out of range.
 
     >>> from diffusion_jax.data import from_arrays
     >>> source = from_arrays("dots", np.zeros((10, 8, 8, 1), np.uint8))
@@ -91,6 +93,7 @@ def batches(
     ((4, 8, 8, 1), (4,))
     """
     _check(source, batch_size, seed, start, process_index, process_count, threads)
+    _check_features(source, features)
     import grain
 
     b = batch_size // process_count
@@ -105,6 +108,8 @@ def batches(
         batch["image"] -= np.float32(1)
         if source.classes is not None:
             batch["label"] = np.array([record["label"] for record in records], np.int32)
+        for name in features:
+            batch[name] = stacked([record[name] for record in records])
         return batch
 
     # Grain shuffles epoch e by seed + e: unhashed, epoch 1 of seed 0 would be epoch 0 of seed 1.
@@ -117,6 +122,12 @@ def batches(
     mine = parts.map_with_index(load).slice(slice(first, None, process_count))
     ahead = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
     return Batches(iter(mine.to_iter_dataset(ahead)), batch_size, start)
+
+
+def stacked(values: list[Any]) -> np.ndarray:
+    """[b, ...] of one feature's values: float32, or int32 where they are whole."""
+    array = np.stack([np.asarray(value) for value in values])
+    return array.astype(np.float32 if np.issubdtype(array.dtype, np.floating) else np.int32)
 
 
 class DeviceBatch(NamedTuple):
@@ -171,6 +182,18 @@ def _transfer(
         yield from waiting
     finally:
         batches.close()
+
+
+def _check_features(source: Source, features: tuple[str, ...]) -> None:
+    if not features:
+        return
+    record = source[0]
+    for name in features:
+        if name not in record:
+            known = ", ".join(sorted(record))
+            raise ValueError(f"{source.name} has no feature {name!r}; its records hold {known}")
+        if not np.issubdtype(np.asarray(record[name]).dtype, np.number):
+            raise ValueError(f"{source.name}: {name!r} holds no numbers; tokenize text first")
 
 
 def _check(

@@ -1,45 +1,272 @@
-"""Conditions: what a batch knows, in the form that networks read."""
+"""Conditions: what is known of a picture, in the form that networks read.
 
+A `Conditioning` is a value with these functions:
+
+    known(key, index, batch)    a training batch -> what sampling would be told of it
+    condition(known)            -> Condition, the network's
+    null(known)                 -> Condition, with what training drops dropped
+    blank(shape)                -> what there is to know, all zeros, for pictures of this shape
+
+Training calls it, (key, index, batch) -> Condition, and each example loses its condition with
+probability `drop`. Learned encoders of text and layouts are layers of the network
+(`encoders.py`), so raw token numbers and boxes are what is dropped here.
+"""
+
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int
+from jaxtyping import Array
 
 from diffusion_jax.guidance import drop_condition
 from diffusion_jax.types import Batch, Condition, Index, Key
 
+Known = Mapping[str, Any]  # name -> array [b ...]
+
+
+@runtime_checkable
+class Conditioning(Protocol):
+    """See the module. A subclass says `condition` and `blank`, and what differs of the rest.
+
+    Attributes:
+        drop: probability that training sees null instead (classifier-free guidance).
+        features: what it reads of a record beside the image.
+    """
+
+    @property
+    def drop(self) -> float: ...
+    @property
+    def features(self) -> tuple[str, ...]: ...
+    def condition(self, known: Known) -> Condition: ...
+    def blank(self, shape: tuple[int, ...]) -> Known: ...
+
+    def known(self, key: Key, index: Index, batch: Batch) -> Known:
+        """What sampling would be told of these examples: their features."""
+        return {name: batch[name] for name in self.features}
+
+    def null(self, known: Known) -> Condition:
+        """Zeros; where training drops nothing, the condition itself."""
+        condition = self.condition(known)
+        return jax.tree.map(jnp.zeros_like, condition) if self.drop else condition
+
+    def __call__(self, key: Key, index: Index, batch: Batch) -> Condition:
+        """The batch's condition in training, dropped for each example by itself."""
+        known = self.known(jax.random.fold_in(key, 1), index, batch)
+        condition = self.condition(known)
+        if not self.drop:
+            return condition
+        return drop_condition(key, index, condition, self.null(known), self.drop)
+
+    def check(self, known: Known) -> None:
+        """Raises ValueError for what the network wasn't made for; on the host."""
+
+    def check_source(self, name: str, classes: int | None) -> None:
+        """Raises ValueError for data of other classes than the network's."""
+
 
 @dataclass(frozen=True)
-class ClassLabels:
-    """Labels as one-hot `Condition.vector`; the null condition is the zero vector.
+class ClassLabels(Conditioning):
+    """ "label" [b] as one-hot `Condition.vector`; the null condition is the zero vector.
 
     The U-Net's projection of a one-hot vector is a learned embedding for each class, and its
     bias a learned one for null.
 
     Attributes:
         classes: number of classes; 0 is unconditional, and gives empty conditions.
-        drop: probability that training sees null instead (classifier-free guidance).
+        drop: as in `Conditioning`.
     """
 
     classes: int
     drop: float = 0.1
 
+    @property
+    def features(self) -> tuple[str, ...]:
+        return ("label",) if self.classes else ()
+
+    def condition(self, known: Known) -> Condition:
+        """label [b] -> vector [b classes]; -1 is null."""
+        if not self.classes:
+            return Condition()
+        return Condition(vector=jax.nn.one_hot(known["label"], self.classes))
+
+    def blank(self, shape: tuple[int, ...]) -> Known:
+        return {"label": jnp.zeros(shape[0], jnp.int32)}
+
+    def check_source(self, name: str, classes: int | None) -> None:
+        if self.classes and classes != self.classes:
+            raise ValueError(
+                f"{name} has {classes} classes, and the recipe expects {self.classes}."
+            )
+
+    def check(self, known: Known) -> None:
+        wrong = sorted({int(v) for v in known["label"] if not -1 <= v < self.classes})
+        if wrong and self.classes:
+            raise ValueError(
+                f"label {wrong[0]} is out of range: this model knows 0..{self.classes - 1} "
+                "(and -1, none)."
+            )
+        if wrong:
+            raise ValueError(f"label {wrong[0]} was asked for, but this model knows no labels.")
+
+
+@dataclass(frozen=True)
+class Attributes(Conditioning):
+    """ "attributes" [b count], real numbers, as `Condition.vector` with a last entry of 1.
+
+    That entry tells null, which is all zeros, from attributes that are 0.
+
+    Attributes:
+        count: of numbers for each picture.
+        drop: as in `Conditioning`.
+        name: of the feature.
+    """
+
+    count: int
+    drop: float = 0.1
+    name: str = "attributes"
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        return (self.name,)
+
+    def condition(self, known: Known) -> Condition:
+        values = jnp.asarray(known[self.name], jnp.float32)
+        return Condition(vector=jnp.pad(values, ((0, 0), (0, 1)), constant_values=1.0))
+
+    def blank(self, shape: tuple[int, ...]) -> Known:
+        return {self.name: jnp.zeros((shape[0], self.count))}
+
+
+@runtime_checkable
+class Tokenizer(Protocol):
+    """Text to token numbers [length]; 0 is padding."""
+
+    def encode(self, text: str) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Text(Conditioning):
+    """ "tokens" [b n], token numbers, as `Condition.tokens` with a mask, for a learned encoder.
+
+    Null is the empty text, as in GLIDE (Nichol et al. 2021, arXiv:2112.10741, section 2.3).
+
+    Attributes:
+        tokenizer: `encode("")` is null.
+        drop: as in `Conditioning`.
+    """
+
+    tokenizer: Tokenizer
+    drop: float = 0.1
+    features = ("tokens",)
+
+    def condition(self, known: Known) -> Condition:
+        tokens = jnp.asarray(known["tokens"])
+        return Condition(tokens=tokens, mask=tokens != 0)
+
+    def null(self, known: Known) -> Condition:
+        if not self.drop:
+            return self.condition(known)
+        empty = jnp.asarray(self.tokenizer.encode(""))[None, :]
+        return self.condition({"tokens": jnp.broadcast_to(empty, known["tokens"].shape)})
+
+    def blank(self, shape: tuple[int, ...]) -> Known:
+        length = len(self.tokenizer.encode(""))
+        return {"tokens": jnp.ones((shape[0], length), jnp.int32)}
+
+
+@dataclass(frozen=True)
+class Layout(Conditioning):
+    """ "boxes" [b n 4] and "box_label" [b n] as `Condition.tokens` [b n 4 + classes] with a mask.
+
+    For a learned encoder, which adds what null is made of. Null has no boxes.
+
+    Attributes:
+        boxes: n, the most boxes of a picture; the label of one that isn't there is -1.
+        classes: labels of a box.
+        drop: as in `Conditioning`.
+    """
+
+    boxes: int
+    classes: int
+    drop: float = 0.1
+    features = ("boxes", "box_label")
+
+    def condition(self, known: Known) -> Condition:
+        label = jnp.asarray(known["box_label"])
+        corners = jnp.asarray(known["boxes"], jnp.float32)
+        tokens = jnp.concatenate([corners, jax.nn.one_hot(label, self.classes)], axis=-1)
+        return Condition(tokens=tokens, mask=label >= 0)
+
+    def blank(self, shape: tuple[int, ...]) -> Known:
+        b, n = shape[0], self.boxes
+        return {"boxes": jnp.zeros((b, n, 4)), "box_label": jnp.zeros((b, n), jnp.int32)}
+
+
+@dataclass(frozen=True)
+class Joined(Conditioning):
+    """Several conditionings of one network, each dropped by itself, with its own probability.
+
+    Vectors and images are joined along their channels; at most one may have tokens.
+
+    Attributes:
+        parts: the conditionings.
+    """
+
+    parts: tuple[Conditioning, ...]
+
+    @property
+    def drop(self) -> float:
+        """The largest of the parts'."""
+        return max(part.drop for part in self.parts)
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        return tuple(name for part in self.parts for name in part.features)
+
+    def known(self, key: Key, index: Index, batch: Batch) -> Known:
+        keys = jax.random.split(key, len(self.parts))
+        parts = zip(keys, self.parts, strict=True)
+        return _merged([part.known(k, index, batch) for k, part in parts])
+
+    def condition(self, known: Known) -> Condition:
+        return join([part.condition(known) for part in self.parts])
+
+    def null(self, known: Known) -> Condition:
+        return join([part.null(known) for part in self.parts])
+
+    def blank(self, shape: tuple[int, ...]) -> Known:
+        return _merged([part.blank(shape) for part in self.parts])
+
     def __call__(self, key: Key, index: Index, batch: Batch) -> Condition:
-        """The batch's condition in training, dropped for each example by itself."""
-        if not self.classes:
-            return Condition()
-        condition = self.condition(batch["label"])
-        return drop_condition(key, index, condition, self.null(index.shape[0]), self.drop)
+        keys = jax.random.split(key, len(self.parts))
+        return join([part(k, index, batch) for k, part in zip(keys, self.parts, strict=True)])
 
-    def condition(self, label: Int[Array, " b"]) -> Condition:
-        """label [b] -> vector [b classes]."""
-        if not self.classes:
-            return Condition()
-        return Condition(vector=jax.nn.one_hot(label, self.classes))
+    def check(self, known: Known) -> None:
+        for part in self.parts:
+            part.check(known)
 
-    def null(self, count: int) -> Condition:
-        """The null condition for `count` examples."""
-        if not self.classes:
-            return Condition()
-        return Condition(vector=jnp.zeros((count, self.classes)))
+    def check_source(self, name: str, classes: int | None) -> None:
+        for part in self.parts:
+            part.check_source(name, classes)
+
+
+def join(conditions: list[Condition]) -> Condition:
+    """One Condition of several: vectors and images joined along their channels.
+
+    Raises:
+        ValueError: more than one has tokens.
+    """
+
+    def joined(name: str) -> Array | None:
+        values = [v for v in (getattr(c, name) for c in conditions) if v is not None]
+        if len(values) > 1 and name in ("tokens", "mask"):
+            raise ValueError("at most one of the conditions that are joined may have tokens.")
+        return jnp.concatenate(values, axis=-1) if values else None
+
+    return Condition(*(joined(name) for name in Condition._fields))
+
+
+def _merged(parts: list[Known]) -> Known:
+    return {name: value for part in parts for name, value in part.items()}

@@ -18,9 +18,11 @@ from diffusion_jax import likelihood
 from diffusion_jax.data import Source
 from diffusion_jax.data.files import write_atomically
 from diffusion_jax.denoisers import clip, denoiser_from
+from diffusion_jax.models.conditioning import Known
 from diffusion_jax.training.estimators import Estimator, choose_estimator
 from diffusion_jax.training.experiment import Experiment
 from diffusion_jax.training.sample_cli import check_writable, load_experiment, restore_params
+from diffusion_jax.training.sampling import known_of
 from diffusion_jax.training.sharding import batched, check_divides, data_mesh, replicated
 from diffusion_jax.training.terminals import FromNoise
 from diffusion_jax.types import Params
@@ -57,7 +59,7 @@ class EvaluateOptions:
     solver: Literal["rk4", "heun"] | None = None
     """of ode (rk4)"""
     conditional: bool = False
-    """tell the model each picture's label; else none, and no guidance ever"""
+    """tell the model each picture's label or other condition; else none, and no guidance ever"""
     weights: Literal["ema", "raw"] = "ema"
     """averaged or raw parameters"""
     step: int | None = None
@@ -101,7 +103,7 @@ def evaluate_command(argv: Sequence[str]) -> None:
     if not np.isfinite(mean):
         lost = int(np.sum(~np.isfinite(bits)))
         raise ValueError(f"the bound of {lost} of {len(bits)} pictures isn't finite.")
-    told = "told its label" if options.conditional else "without a label"
+    told = "told its condition" if options.conditional else "told nothing"
     report = {
         "bits_per_dimension": float(mean),
         "standard_error": float(error),
@@ -132,11 +134,12 @@ def check_asked(experiment: Experiment, source: Source, options: EvaluateOptions
             f"--num is {options.num}; the {options.split} split has {len(source)} pictures, and a "
             "standard error needs at least 2."
         )
-    classes = experiment.labels.classes
-    if options.conditional and not (classes and source.classes):
-        raise ValueError("--conditional was asked for, but this model knows no labels.")
-    if not options.conditional and classes and not experiment.labels.drop:
-        raise ValueError("this model was never trained without a label; use --conditional.")
+    conditioning = experiment.conditioning
+    told = jax.tree.leaves(conditioning.condition(conditioning.blank((1, *experiment.image_shape))))
+    if options.conditional and not told:
+        raise ValueError("--conditional was asked for, but this model has no condition.")
+    if not options.conditional and told and not conditioning.drop:
+        raise ValueError("this model was never trained without its condition; use --conditional.")
 
 
 def evaluate(
@@ -150,8 +153,10 @@ def evaluate(
 ) -> dict[str, np.ndarray]:
     """Each term's bits per dimension for every chosen picture, with a progress bar."""
 
-    def nats(params, key, index, image, label):
-        condition = experiment.labels.condition(label)
+    def nats(params, key, index, image, known):
+        conditioning = experiment.conditioning
+        tell = conditioning.condition if options.conditional else conditioning.null
+        condition = tell(known)
         network, process = experiment.parts(params)
         denoiser = denoiser_from(
             lambda x, t: network(x, t, condition),
@@ -166,7 +171,7 @@ def evaluate(
     dimensions = math.prod(experiment.image_shape)
     done: list[np.ndarray] = []
     with tqdm(total=len(chosen), unit="picture", disable=None, dynamic_ncols=True) as bar:
-        for count, batch in _batches(source, chosen, options):
+        for count, batch in _batches(experiment, source, chosen, options):
             found = run(params, jax.random.key(options.seed), *batch)
             done.append(np.stack([np.asarray(nats, float)[:count] for nats in found]))
             bar.update(count)
@@ -175,9 +180,9 @@ def evaluate(
 
 
 def _batches(
-    source: Source, chosen: np.ndarray, options: EvaluateOptions
-) -> Iterator[tuple[int, tuple[np.ndarray, np.ndarray, np.ndarray]]]:
-    """(how many are real, (index [b], image [b h w c] in [-1, 1], label [b])), filled up."""
+    experiment: Experiment, source: Source, chosen: np.ndarray, options: EvaluateOptions
+) -> Iterator[tuple[int, tuple[np.ndarray, np.ndarray, Known]]]:
+    """(how many are real, (index [b], image [b h w c] in [-1, 1], known)), filled up."""
     size = options.batch_size
     for first in range(0, len(chosen), size):
         index = chosen[first : first + size]
@@ -185,5 +190,5 @@ def _batches(
         index = np.pad(index, (0, size - count), mode="edge")
         records = [source[int(i)] for i in index]
         image = np.stack([record["image"] for record in records]).astype(np.float32) / 127.5 - 1
-        label = [record["label"] if options.conditional else -1 for record in records]
-        yield count, (index.astype(np.int32), image.astype(np.float32), np.array(label, np.int32))
+        known = known_of(experiment, records)
+        yield count, (index.astype(np.int32), image.astype(np.float32), known)

@@ -1,4 +1,8 @@
-"""An Experiment: the real objects that a recipe puts together, and what is derived from them."""
+"""What a recipe puts together, real objects all of them, and what is derived from those.
+
+A `Task` is anything that the trainer trains; an `Experiment` is a diffusion model, which can
+be sampled from too.
+"""
 
 import dataclasses
 import functools
@@ -17,7 +21,7 @@ from diffusion_jax.guidance import classifier_free_fused
 from diffusion_jax.losses import absolute, constant, denoising_loss, restoration_loss
 from diffusion_jax.losses.denoising import Weighting
 from diffusion_jax.losses.restoration import Distance, Partner
-from diffusion_jax.models.conditioning import ClassLabels
+from diffusion_jax.models.conditioning import Conditioning, Known
 from diffusion_jax.random import white_noise
 from diffusion_jax.samplers import DDIM
 from diffusion_jax.schedules import Learned
@@ -40,7 +44,13 @@ from diffusion_jax.types import (
 )
 
 Grid = Callable[[int], jax.Array]
+Steer = Callable[[Denoiser, Process, Known], Denoiser]
 Told = Callable[[jax.Array, jax.Array, Condition], jax.Array]
+
+
+def unsteered(denoiser: Denoiser, process: Process, known: Known) -> Denoiser:
+    """The denoiser as it is, for `Experiment.steer`."""
+    return denoiser
 
 
 def denoising(experiment: "Experiment") -> Loss:
@@ -60,7 +70,7 @@ def denoising(experiment: "Experiment") -> Loss:
         experiment.parameterization,
         times=experiment.times,
         weighting=experiment.weighting,
-        condition=experiment.labels,
+        condition=experiment.conditioning,
     )
 
 
@@ -74,21 +84,20 @@ def restoration(
         distance=distance,
         noise=noise,
         times=experiment.times,
-        condition=experiment.labels,
+        condition=experiment.conditioning,
     )
 
 
-@dataclass(frozen=True)
-class Experiment:
-    """What to train, on what, how, and how to sample from it.
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What to train, on what, and how.
 
     Attributes:
         source: (split, data_dir) -> Source; splits "train" and "test".
         image_shape: (h, w, c) of the pictures.
         model: the network.
         process: the forward process; where its schedule is trained, any `Learned` one.
-        parameterization: what the network predicts.
-        labels: how labels become conditions, and how often training drops them.
+        conditioning: what the network is told of a picture, and how often training drops it.
         learning_rate: step -> rate. `optimizer` is made from it, and continuing a run with
             more steps is refused where it would have been another one before.
         optimizer: learning rate -> transformation, with gradient clipping.
@@ -98,18 +107,10 @@ class Experiment:
         make_loss: the loss from these parts.
         init_extra: makes what that loss carries from step to step, such as
             `lambda: init_history(1000)`; nothing by default.
-        times, weighting: of the denoising loss.
-        init_schedule: makes the parameters of a `Learned` schedule that is trained with the
-            network, such as `init_learned`; params are then {"network": ..., "schedule": ...}.
+        times: where the loss draws t.
         augment: of the training pictures.
         ema_decay: of the averaged parameters, which sampling uses.
         accumulate: micro-batches a step.
-        terminal: where sampling's x_1 comes from.
-        finish: what sampling makes of predictions, (denoiser, process) -> denoiser.
-        sampler: sampling's default.
-        sample_steps: steps of sampling, where another number won't do.
-        grid: n -> the n + 1 times that sampling walks.
-        guidance: sampling's default gamma; 1 is none.
         class_names: shown beside labels; empty is the numbers.
     """
 
@@ -117,33 +118,67 @@ class Experiment:
     image_shape: tuple[int, int, int]
     model: Model
     process: Process
-    parameterization: Parameterization
-    labels: ClassLabels
+    conditioning: Conditioning
     learning_rate: optax.Schedule
     optimizer: Callable[[optax.ScalarOrSchedule], optax.GradientTransformation]
     batch_size: int
     steps: int
     seed: int = 0
-    make_loss: Callable[["Experiment"], Loss] = denoising
+    make_loss: Callable[[Any], Loss]
     init_extra: Callable[[], Extra] = tuple
     times: Times = Stratified()
-    weighting: Weighting = constant
-    init_schedule: Callable[[Key], Params] | None = None
     augment: Augment | None = None
     ema_decay: float = 0.999
     accumulate: int = 1
+    class_names: tuple[str, ...] = field(default=())
+
+    def init_params(self, key: Key) -> Params:
+        """Random parameters."""
+        shape = (1, *self.image_shape)
+        known = self.conditioning.condition(self.conditioning.blank(shape))
+        return self.model.init(key, jnp.zeros(shape), jnp.zeros((1,)), known)
+
+    def loss(self) -> Loss:
+        """What training minimises."""
+        return self.make_loss(self)
+
+    def check(self) -> None:
+        """Raises ValueError, before any work, for parts that don't go together."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment(Task):
+    """A diffusion model: a `Task`, and how to sample from what it trains.
+
+    Attributes:
+        parameterization: what the network predicts.
+        weighting: of the denoising loss.
+        init_schedule: makes the parameters of a `Learned` schedule that is trained with the
+            network, such as `init_learned`; params are then {"network": ..., "schedule": ...}.
+        terminal: where sampling's x_1 comes from.
+        steer: guidance before `finish`, (denoiser, process, known) -> denoiser.
+        finish: what sampling makes of predictions, (denoiser, process) -> denoiser.
+        sampler: sampling's default.
+        sample_steps: steps of sampling, where another number won't do.
+        grid: n -> the n + 1 times that sampling walks.
+        guidance: sampling's default gamma; 1 is none.
+    """
+
+    make_loss: Callable[[Any], Loss] = denoising
+    parameterization: Parameterization
+    weighting: Weighting = constant
+    init_schedule: Callable[[Key], Params] | None = None
     terminal: Terminal = FromNoise()
+    steer: Steer = unsteered
     finish: Callable[[Denoiser, Process], Denoiser] = clip
     sampler: Sampler = DDIM()
     sample_steps: int | None = None
     grid: Grid = trailing
     guidance: float = 1.0
-    class_names: tuple[str, ...] = field(default=())
 
     def init_params(self, key: Key) -> Params:
         """Random parameters."""
-        x = jnp.zeros((1, *self.image_shape))
-        network = self.model.init(key, x, jnp.zeros((1,)), self.labels.null(1))
+        network = super().init_params(key)
         if self.init_schedule is None:
             return network
         return {"network": network, "schedule": self.init_schedule(jax.random.fold_in(key, 1))}
@@ -160,35 +195,35 @@ class Experiment:
         process: Any = self.process
         return network, dataclasses.replace(process, schedule=learned)
 
-    def loss(self) -> Loss:
-        """What training minimises."""
-        return self.make_loss(self)
+    def check(self) -> None:
+        self.terminal.check(self.process)
 
     def denoiser(
         self,
         params: Params,
-        label: jax.Array,
+        known: Known,
         guidance: Scalar | None,
         process: Process | None = None,
     ) -> Denoiser:
-        """The finished (by default: clipped) denoiser of these parameters and labels.
+        """The steered and finished (by default: clipped) denoiser of these parameters.
 
         Args:
             params: raw or averaged.
-            label: [b] int, -1 for no label.
-            guidance: gamma, maybe traced; None calls the network once, with the label.
+            known: what `conditioning` reads: "label" [b], -1 for none, and the like.
+            guidance: gamma, maybe traced; None calls the network once, with the condition.
             process: of the examples at hand; the experiment's by default.
         """
         told, own = self.parts(params)
         process = own if process is None else process
-        condition = self.labels.condition(label)
+        condition = self.conditioning.condition(known)
 
         if guidance is None:
             network: Network = functools.partial(_with_condition, told, condition)
         else:
-            null = self.labels.null(label.shape[0])
+            null = self.conditioning.null(known)
             network = classifier_free_fused(told, condition, null, guidance)
-        return self.finish(denoiser_from(network, process, self.parameterization), process)
+        denoiser = denoiser_from(network, process, self.parameterization)
+        return self.finish(self.steer(denoiser, process, known), process)
 
 
 def _with_condition(told: Told, condition: Condition, x: jax.Array, t: jax.Array) -> jax.Array:

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from diffusion_jax.data import DeviceBatch, Source, batches, put_on_device, save_png
 from diffusion_jax.training import checkpoints
-from diffusion_jax.training.experiment import Experiment
+from diffusion_jax.training.experiment import Experiment, Task
 from diffusion_jax.training.metrics import NonFiniteLoss, Pending, Writer
 from diffusion_jax.training.sampling import sample_grid
 from diffusion_jax.training.sharding import (
@@ -45,7 +45,7 @@ class Options:
     """devices to use (default: all)"""
 
 
-def train(experiment: Experiment, options: Options, run_dir: Path, *, show: bool = True) -> State:
+def train(experiment: Task, options: Options, run_dir: Path, *, show: bool = True) -> State:
     """Trains up to `experiment.steps`, from the newest whole checkpoint in `run_dir` if any.
 
     The state after step k depends on the experiment alone, however often the run was stopped
@@ -73,7 +73,7 @@ def train(experiment: Experiment, options: Options, run_dir: Path, *, show: bool
     check_divides(experiment.batch_size, mesh.size, parts=experiment.accumulate)
     if experiment.steps < 1:
         raise ValueError(f"steps is {experiment.steps}; it must be at least 1.")
-    experiment.terminal.check(experiment.process)
+    experiment.check()
     source = experiment.source("train", options.data_dir)
     check_source(experiment, source)
 
@@ -126,7 +126,8 @@ def train(experiment: Experiment, options: Options, run_dir: Path, *, show: bool
                 checkpoints.save(folder, number, state, metadata, keep=options.keep)
             if stop and not last:
                 raise Stopped(number, stop)
-            if options.sample_every and (last or number % options.sample_every == 0):
+            due = options.sample_every and (last or number % options.sample_every == 0)
+            if due and isinstance(experiment, Experiment):
                 (run_dir / "samples").mkdir(exist_ok=True)
                 picture = sample_grid(experiment, state.ema, mesh, data_dir=options.data_dir)
                 save_png(run_dir / "samples" / f"step_{number:07d}.png", picture)
@@ -134,7 +135,7 @@ def train(experiment: Experiment, options: Options, run_dir: Path, *, show: bool
 
 
 def resume(
-    experiment: Experiment,
+    experiment: Task,
     optimizer: optax.GradientTransformation,
     folder: Path,
     mesh: Mesh,
@@ -158,7 +159,7 @@ def resume(
 
 
 def device_batches(
-    experiment: Experiment, source: Source, start: int, mesh: Mesh
+    experiment: Task, source: Source, start: int, mesh: Mesh
 ) -> Generator[DeviceBatch, None, None]:
     """The experiment's batches from number `start` on, cut along the mesh."""
     host = batches(
@@ -169,22 +170,19 @@ def device_batches(
         process_index=jax.process_index(),
         process_count=jax.process_count(),
         augment=experiment.augment,
+        features=tuple(f for f in experiment.conditioning.features if f not in ("image", "label")),
     )
     return put_on_device(host, batched(mesh))
 
 
-def check_source(experiment: Experiment, source: Source) -> None:
+def check_source(experiment: Task, source: Source) -> None:
     """Raises ValueError unless the data are what the network is made for."""
     if tuple(source.image_shape) != tuple(experiment.image_shape):
         raise ValueError(
             f"{source.name} has pictures of {source.image_shape}, and the recipe's network is "
             f"for {experiment.image_shape}."
         )
-    if experiment.labels.classes and source.classes != experiment.labels.classes:
-        raise ValueError(
-            f"{source.name} has {source.classes} classes, and the recipe expects "
-            f"{experiment.labels.classes}."
-        )
+    experiment.conditioning.check_source(source.name, source.classes)
 
 
 def check_options(options: Options) -> None:

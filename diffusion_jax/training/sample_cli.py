@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from diffusion_jax.data import grid, save_png, to_uint8
 from diffusion_jax.data.files import write_atomically
+from diffusion_jax.models.conditioning import Known
 from diffusion_jax.training import checkpoints
 from diffusion_jax.training.experiment import Experiment
 from diffusion_jax.training.recipes import Record, build, find_recipe, load_recipe
@@ -23,7 +24,13 @@ from diffusion_jax.training.sampler_cli import (
     choose_grid,
     choose_sampler,
 )
-from diffusion_jax.training.sampling import check_labels, cycle_labels, sample_batches
+from diffusion_jax.training.sampling import (
+    check_known,
+    count_of,
+    cycle_labels,
+    sample_batches,
+    usual_known,
+)
 from diffusion_jax.training.sharding import abstract_like, check_divides, data_mesh
 from diffusion_jax.types import Params, Sampler
 
@@ -70,7 +77,7 @@ class SampleOptions:
     out: Path = Path("samples.png")
     """where the PNG grid goes"""
     npz: Path | None = None
-    """where arrays go: pictures [n h w c] float32 in [-1, 1], labels, seed"""
+    """where arrays go: pictures [n h w c] float32 in [-1, 1], seed, and what was told"""
     batch_size: int = 16
     """pictures at a time, over all devices"""
     devices: int | None = None
@@ -94,8 +101,8 @@ def sample_command(argv: Sequence[str]) -> None:
     sampler = choose_sampler(experiment, options.sampler, flags)
     steps = choose_steps(experiment, options)
     choose_grid(experiment.process, options.grid, experiment.grid)(steps)  # refuses before any work
-    labels = cycle_labels(experiment, options.num, options.label)
-    check_labels(experiment, labels, guidance)
+    known = known_from(experiment, options)
+    check_known(experiment, known, guidance)
     mesh = data_mesh(options.devices)
     check_divides(options.batch_size, mesh.size, what="--batch-size")
     for path in filter(None, (options.out, options.npz)):
@@ -107,7 +114,7 @@ def sample_command(argv: Sequence[str]) -> None:
         dataclasses.replace(experiment, grid=choose_grid(process, options.grid, experiment.grid)),
         params,
         sampler,
-        labels,
+        known,
         steps=steps,
         guidance=guidance,
         seed=options.seed,
@@ -120,9 +127,15 @@ def sample_command(argv: Sequence[str]) -> None:
     print(f"wrote {options.num} pictures to {options.out}")
     if options.npz:
         arrays = io.BytesIO()
-        np.savez(arrays, pictures=pictures, labels=labels, seed=options.seed)
+        np.savez(arrays, pictures=pictures, seed=options.seed, **known)
         write_atomically(options.npz, arrays.getvalue())
         print(f"wrote arrays to {options.npz}")
+
+
+def known_from(experiment: Experiment, options: SampleOptions) -> Known:
+    if options.label:
+        return {"label": cycle_labels(experiment, options.num, options.label)}
+    return usual_known(experiment, options.num, options.data_dir)
 
 
 def choose_steps(experiment: Experiment, options: SampleOptions) -> int:
@@ -179,12 +192,12 @@ def restore_params(
 
 
 def draw(
-    experiment: Experiment, params: Params, sampler: Sampler, labels: np.ndarray, **how
+    experiment: Experiment, params: Params, sampler: Sampler, known: Known, **how
 ) -> np.ndarray:
     """All pictures [n h w c] in [-1, 1], with a progress bar; arguments of `sample_batches`."""
     done = []
-    with tqdm(total=len(labels), unit="picture", disable=None, dynamic_ncols=True) as bar:
-        for pictures in sample_batches(experiment, params, sampler, labels, **how):
+    with tqdm(total=count_of(known), unit="picture", disable=None, dynamic_ncols=True) as bar:
+        for pictures in sample_batches(experiment, params, sampler, known, **how):
             done.append(pictures)
             bar.update(len(pictures))
     return np.concatenate(done)

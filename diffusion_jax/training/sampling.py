@@ -2,8 +2,9 @@
 
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from diffusion_jax.data import grid, to_uint8
+from diffusion_jax.data.pipeline import stacked
+from diffusion_jax.models.conditioning import ClassLabels, Known
 from diffusion_jax.samplers import sample
 from diffusion_jax.training.experiment import Experiment
 from diffusion_jax.training.sharding import batched, check_divides, replicated
@@ -29,17 +32,18 @@ def make_sample(
         data_dir: of the data, where x_1 comes from them.
 
     Returns:
-        f(params, sampler, key, times, guidance, index, label) -> pictures [b h w c] in
+        f(params, sampler, key, times, guidance, index, known) -> pictures [b h w c] in
         [-1, 1]. Everything is traced: other numbers compile nothing; another batch size,
         grid length or kind of sampler does.
     """
     terminal, shape = experiment.terminal, experiment.image_shape
     arrays = terminal.prepare(lambda: experiment.source("train", data_dir))
 
-    def draw(arrays, params, sampler, key, times, guidance, index, label):
+    def draw(arrays, params, sampler, key, times, guidance, index, known):
         _, process = experiment.parts(params)
+        label = known.get("label", jnp.full(index.shape, -1))
         x, process = terminal.draw(arrays, process, key, index, label, shape)
-        denoiser = experiment.denoiser(params, label, guidance if guided else None, process)
+        denoiser = experiment.denoiser(params, known, guidance if guided else None, process)
         x = sample(key, sampler, process, denoiser, x, times, index=index)
         return jnp.clip(process.decode(x), -1.0, 1.0)
 
@@ -52,7 +56,7 @@ def sample_batches(
     experiment: Experiment,
     params: Params,
     sampler: Sampler,
-    labels: np.ndarray,
+    known: Known,
     *,
     steps: int,
     guidance: float,
@@ -62,13 +66,13 @@ def sample_batches(
     first: int = 0,
     data_dir: Path | None = None,
 ) -> Iterator[np.ndarray]:
-    """len(labels) pictures, a batch at a time; picture i depends on seed, i and its label.
+    """n pictures, a batch at a time; picture i depends on seed, i and what is known of it.
 
     Every batch is filled up to `batch_size`, so that all of them run the same program, and
     picture 17 of 18 is bit by bit picture 17 of 64.
 
     Args:
-        labels: [n] int, -1 for none.
+        known: what the model is told, arrays [n ...]: "label" (int, -1 for none), "tokens", ...
         steps: of the sampler.
         guidance: gamma; 1 runs the unguided program.
         seed: of the noise.
@@ -77,40 +81,81 @@ def sample_batches(
         data_dir: of the data, where x_1 comes from them.
 
     Raises:
-        ValueError: a label is out of range, or the batch doesn't divide among the devices.
+        ValueError: something known is out of range, the model can't be guided, or the batch
+            doesn't divide among the devices.
     """
     check_divides(batch_size, mesh.size, what="the sampling batch size")
-    check_labels(experiment, labels, guidance)
+    check_known(experiment, known, guidance)
     draw = make_sample(experiment, mesh, guided=guidance != 1.0, data_dir=data_dir)
     key, times = jax.random.key(seed), experiment.grid(steps)
-    for start in range(0, len(labels), batch_size):
-        chosen = labels[start : start + batch_size]
-        padded = np.pad(chosen, (0, batch_size - len(chosen)), mode="edge")
+    count = count_of(known)
+    for start in range(0, count, batch_size):
+        size = min(batch_size, count - start)
+        padded = {
+            name: np.take(value, np.arange(start, start + batch_size), axis=0, mode="clip")
+            for name, value in known.items()
+        }
         index = np.arange(first + start, first + start + batch_size)
         pictures = draw(params, sampler, key, times, guidance, index, padded)
-        yield np.asarray(pictures)[: len(chosen)]
+        yield np.asarray(pictures)[:size]
 
 
-def check_labels(experiment: Experiment, labels: np.ndarray, guidance: float) -> None:
-    """Raises ValueError for labels or guidance that the model can't follow."""
-    classes = experiment.labels.classes
-    wrong = sorted({int(v) for v in labels if not -1 <= v < classes})
-    if wrong and classes:
-        raise ValueError(
-            f"label {wrong[0]} is out of range: this model knows 0..{classes - 1} (and -1, none)."
-        )
-    if wrong:
-        raise ValueError(f"label {wrong[0]} was asked for, but this model knows no labels.")
-    if guidance != 1.0 and not classes:
+def count_of(known: Known) -> int:
+    """How many examples these arrays are of.
+
+    Raises:
+        ValueError: they disagree.
+    """
+    counts = {name: len(value) for name, value in known.items()}
+    if len(set(counts.values())) != 1:
+        raise ValueError(f"what is known is of several numbers of pictures: {counts}.")
+    return next(iter(counts.values()))
+
+
+def check_known(experiment: Experiment, known: Known, guidance: float) -> None:
+    """Raises ValueError for labels and the like, or guidance, that the model can't follow."""
+    conditioning = experiment.conditioning
+    missing = sorted(set(conditioning.features) - set(known))
+    if missing:
+        raise ValueError(f"this model has to be told {missing[0]!r} of every picture.")
+    conditioning.check(known)
+    if guidance == 1.0:
+        return
+    one = {name: value[:1] for name, value in known.items()}
+    if not jax.tree.leaves(conditioning.condition(one)):
         raise ValueError(
             f"guidance {guidance} was asked for, but this model has no condition to follow."
+        )
+    if not conditioning.drop:
+        raise ValueError(
+            f"guidance {guidance} was asked for, but this model was never trained without its "
+            "condition."
         )
 
 
 def cycle_labels(experiment: Experiment, count: int, labels: tuple[int, ...] = ()) -> np.ndarray:
     """`count` labels that run through `labels`, by default through every class."""
-    chosen = labels or tuple(range(experiment.labels.classes)) or (-1,)
-    return np.resize(np.array(chosen, np.int32), count)
+    conditioning = experiment.conditioning
+    classes = conditioning.classes if isinstance(conditioning, ClassLabels) else 0
+    return np.resize(np.array(labels or tuple(range(classes)) or (-1,), np.int32), count)
+
+
+def usual_known(experiment: Experiment, count: int, data_dir: Path | None = None) -> Known:
+    """What a model is told when nobody says: every class in turn, else held-out examples'."""
+    if isinstance(experiment.conditioning, ClassLabels):
+        return {"label": cycle_labels(experiment, count)}
+    source = experiment.source("test", data_dir)
+    return known_of(experiment, [source[i % len(source)] for i in range(count)])
+
+
+def known_of(experiment: Experiment, records: Sequence[Mapping[str, Any]]) -> Known:
+    """What the model would be told of these records of its data."""
+    features = ("image", *experiment.conditioning.features)
+    batch = {name: stacked([record[name] for record in records]) for name in features}
+    batch["image"] = batch["image"].astype(np.float32) / 127.5 - 1
+    index = jnp.arange(len(records))
+    known = experiment.conditioning.known(jax.random.key(0), index, batch)
+    return {name: np.asarray(value) for name, value in known.items()}
 
 
 def sample_grid(
@@ -120,13 +165,14 @@ def sample_grid(
     rows: int = 4,
     data_dir: Path | None = None,
 ) -> np.ndarray:
-    """A picture of what a model draws in 25 steps, or its recipe's: uint8, `rows` of each class."""
-    columns = experiment.labels.classes or 8
+    """A mosaic of what a model draws in 25 steps, or its recipe's, `rows` of each class: uint8."""
+    conditioning = experiment.conditioning
+    columns = (conditioning.classes if isinstance(conditioning, ClassLabels) else 0) or 8
     pictures = sample_batches(
         experiment,
         params,
         experiment.sampler,
-        cycle_labels(experiment, rows * columns),
+        usual_known(experiment, rows * columns, data_dir),
         steps=experiment.sample_steps or 25,
         guidance=experiment.guidance,
         seed=experiment.seed,

@@ -74,7 +74,7 @@ def test_ddpm_has_the_papers_parameters():
 
 def test_adm_has_the_papers_parameters():
     """296 M (Dhariwal & Nichol 2021, table 11), and twice the channels for the variance."""
-    labels = ClassLabels(1000).condition(jnp.zeros(1, jnp.int32))
+    labels = ClassLabels(1000).condition({"label": jnp.zeros(1, jnp.int32)})
     module = adm_64()
     assert round(parameters(module, (1, 64, 64, 3), labels) / 1e6, 1) == 295.9
     assert module.out_channels == 6
@@ -217,7 +217,9 @@ def test_with_time_tells_another_time():
 
 def test_class_labels_are_one_hot_and_null_is_zero():
     labels = ClassLabels(4)
-    vector = labels.condition(jnp.array([2, 0])).vector
+    vector = labels.condition({"label": jnp.array([2, 0])}).vector
     np.testing.assert_array_equal(vector, [[0, 0, 1, 0], [1, 0, 0, 0]])
-    np.testing.assert_array_equal(labels.null(2).vector, np.zeros((2, 4)))
-    assert ClassLabels(0).condition(jnp.array([1])) == ClassLabels(0).null(1) == Condition()
+    np.testing.assert_array_equal(
+        labels.null({"label": jnp.array([2, 0])}).vector, np.zeros((2, 4))
+    )
+    assert ClassLabels(0).condition({}) == ClassLabels(0).null({}) == Condition()

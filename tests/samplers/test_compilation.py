@@ -21,7 +21,7 @@ def make(process, traces):
     def generate(key, sampler, scale, label):
         traces.append(1)
         fused = dj.classifier_free_fused(
-            network, LABELS.condition(label), LABELS.null(label.shape[0]), scale
+            network, LABELS.condition({"label": label}), LABELS.null({"label": label}), scale
         )
         denoiser = dj.clip(dj.denoiser_from(fused, process, dj.V()), process)
         x = dj.draw_prior(key, process, (label.shape[0], 2))

@@ -27,7 +27,7 @@ def noised(params):
 def seventeenth(params, num: int, batch_size: int, devices: int) -> np.ndarray:
     labels = cycle_labels(experiment, num)
     pictures = sample_batches(
-        experiment, params, DDIM(1.0), labels,
+        experiment, params, DDIM(1.0), {"label": labels},
         steps=4, guidance=2.0, seed=0, batch_size=batch_size, mesh=data_mesh(devices),
     )  # fmt: skip
     return np.concatenate(list(pictures))[17]

@@ -78,7 +78,7 @@ def test_sample_writes_a_grid_and_arrays(checkout, capsys):
     assert "wrote 5 pictures to a.png" in capsys.readouterr().out
     with np.load("a.npz", allow_pickle=False) as arrays:
         assert arrays["pictures"].shape == (5, 4, 4, 1)
-        assert arrays["labels"].tolist() == [2, 0, 2, 0, 2]
+        assert arrays["label"].tolist() == [2, 0, 2, 0, 2]
         assert np.abs(arrays["pictures"]).max() <= 1
 
 

@@ -52,7 +52,7 @@ def test_prints_and_writes_what_it_found(checkout, capsys, estimator):
     said = capsys.readouterr().out
     bits, error = report["bits_per_dimension"], report["standard_error"]
     assert f"{bits:.4f} +- {error:.4f} bits per dimension: runs/toy at step 2" in said
-    assert "6 of 40 test pictures, without a label" in said
+    assert "6 of 40 test pictures, told nothing" in said
     assert all(sentence in said for sentence in report["assumes"])
     assert np.isfinite(bits) and 0 < error < np.inf
     np.testing.assert_allclose(bits, sum(report["terms"].values()), rtol=1e-6)

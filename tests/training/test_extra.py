@@ -19,7 +19,7 @@ def importance(experiment):
         experiment.process,
         experiment.parameterization,
         weighting=dj.constant,  # L_simple is 0 at alpha = 0
-        condition=experiment.labels,
+        condition=experiment.conditioning,
     )
     return dj.importance_sampled(terms, TABLE)
 

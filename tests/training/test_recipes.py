@@ -43,7 +43,8 @@ def test_two_steps_and_a_picture(stem, arguments, tmp_path):
         return np.concatenate(
             list(
                 sample_batches(
-                    experiment, state.ema, experiment.sampler, np.array(labels, np.int32),
+                    experiment, state.ema, experiment.sampler,
+                    {"label": np.array(labels, np.int32)},
                     steps=recipe.sample_steps or 4, guidance=1.0, seed=0, batch_size=2,
                     mesh=data_mesh(1), first=first,
                 )
@@ -63,7 +64,7 @@ def check_own_network(recipe):
         batch = {"image": jnp.zeros((8, 8, 8, 1)), "label": jnp.zeros(8, jnp.int32)}
         loss, _ = recipe.loss()(params, recipe.init_extra(), key, batch)
         network, _ = recipe.parts(params)
-        return loss, network(batch["image"], jnp.ones(8), recipe.labels.condition(batch["label"]))
+        return loss, network(batch["image"], jnp.ones(8), recipe.conditioning.condition(batch))
 
     loss, y = jax.eval_shape(both, jax.random.key(0))
     assert loss.shape == () and y.shape == (8, 8, 8, 1)

@@ -61,7 +61,7 @@ def recipe(
         model=from_linen(Tiny(features)),
         process=Gaussian(Cosine()),
         parameterization=V(),
-        labels=ClassLabels(3),
+        conditioning=ClassLabels(3),
         learning_rate=falling if decay else constant,
         optimizer=adam,
         batch_size=batch_size,
