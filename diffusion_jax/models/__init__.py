@@ -2,6 +2,7 @@
 
 from diffusion_jax.models.adapters import from_linen, from_nnx, with_time
 from diffusion_jax.models.conditioning import ClassLabels
+from diffusion_jax.models.encoders import Encoded, LayoutEncoder, TextEncoder
 from diffusion_jax.models.layers import (
     Fourier,
     PooledDown,
@@ -14,12 +15,15 @@ from diffusion_jax.models.unet import UNet, adm_64, ddpm_cifar10, digits_unet
 
 __all__ = [
     "ClassLabels",
+    "Encoded",
     "Fourier",
+    "LayoutEncoder",
     "PooledDown",
     "ResidualBlock",
     "ResizeUp",
     "Sinusoidal",
     "StridedDown",
+    "TextEncoder",
     "UNet",
     "adm_64",
     "ddpm_cifar10",

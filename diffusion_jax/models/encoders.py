@@ -1,0 +1,206 @@
+"""Learned encoders of raw conditions: words and boxes as the tokens that networks attend to.
+
+An encoder is a module condition -> condition, and `Encoded` trains one with its network. The
+pooled vector joins the time embedding, the tokens are read by cross-attention.
+
+Sources: Nichol et al. 2021, GLIDE (arXiv:2112.10741), section 3; Vaswani et al. 2017
+(arXiv:1706.03762); Rombach et al. 2022 (arXiv:2112.10752), section 4.3.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from diffusion_jax.models.layers import dense
+from diffusion_jax.types import Condition
+
+small = nn.initializers.normal(0.02)
+
+
+class Encoded(nn.Module):
+    """(x, t, condition) -> network(x, t, encoder(condition)).
+
+    Their parameters lie under "encoder" and "network", so that a sampler may encode once, with
+    the encoder alone, and call the network alone at every step.
+
+    Attributes:
+        encoder: raw condition -> condition.
+        network: called as (x, t, condition).
+    """
+
+    encoder: nn.Module
+    network: nn.Module
+
+    def __call__(self, x: Array, t: Array, condition: Condition = Condition()) -> Array:
+        return self.network(x, t, self.encoder(condition))
+
+
+class TransformerBlock(nn.Module):
+    """h + attention(norm(h)), then h + MLP(norm(h)), over the real tokens; zero at the start.
+
+    Attributes:
+        heads: of the attention; they divide the width.
+
+    Source: Vaswani et al. 2017, with the norms inside the branches (Xiong et al. 2020,
+    arXiv:2002.04745).
+    """
+
+    heads: int
+
+    @nn.compact
+    def __call__(
+        self, h: Float[Array, "b n width"], mask: Bool[Array, "b n"]
+    ) -> Float[Array, "b n width"]:
+        b, n, width = h.shape
+        if width % self.heads:
+            raise ValueError(f"a width of {width} can't be cut into {self.heads} heads.")
+
+        normed = nn.LayerNorm(dtype=h.dtype, name="norm1")(h)
+        q, k, v = (
+            dense(width, h.dtype, name)(normed).reshape(b, n, self.heads, -1)
+            for name in ("query", "key", "value")
+        )
+        y = jax.nn.dot_product_attention(q, k, v, mask=mask[:, None, None, :])
+        h = h + dense(width, h.dtype, "out", zero=True)(y.reshape(b, n, width))
+
+        normed = nn.LayerNorm(dtype=h.dtype, name="norm2")(h)
+        y = nn.gelu(dense(4 * width, h.dtype, "mlp1")(normed))
+        return h + dense(width, h.dtype, "mlp2", zero=True)(y)
+
+
+class TextEncoder(nn.Module):
+    """Token ids as features, by a small bidirectional transformer.
+
+    tokens [b n] integers, mask [b n] -> tokens [b n width], mask, vector [b width]. The vector is
+    the output at the first token, which is always real (a text's begin); a vector that the
+    condition already has follows it. An id outside the vocabulary gives NaN.
+
+    Attributes:
+        vocabulary: number of ids.
+        width: of the features.
+        layers: of self-attention and MLP.
+        heads: of each attention.
+        length: the most tokens.
+        dtype: of the computation; parameters and what comes out are float32.
+
+    Raises:
+        ValueError: no tokens, tokens that aren't integers [b n], none, or more than `length`.
+    """
+
+    vocabulary: int
+    width: int
+    layers: int
+    heads: int
+    length: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, condition: Condition) -> Condition:
+        ids = _tokens(condition, "TextEncoder")
+        if ids.ndim != 2 or not jnp.issubdtype(ids.dtype, jnp.integer):
+            raise ValueError(
+                f"TextEncoder reads integer ids [b n], and condition.tokens is {ids.dtype} of "
+                f"shape {ids.shape}."
+            )
+        n = ids.shape[1]
+        if not 1 <= n <= self.length:
+            raise ValueError(f"texts have {n} tokens; this TextEncoder reads 1 to {self.length}.")
+        mask = _mask(condition, ids).at[:, 0].set(True)
+
+        words = self.param("words", small, (self.vocabulary, self.width), jnp.float32)
+        places = self.param("places", small, (self.length, self.width), jnp.float32)
+        h = (jnp.take(words, ids, axis=0) + places[None, :n]).astype(self.dtype)
+        for i in range(self.layers):
+            h = TransformerBlock(self.heads, name=f"block{i}")(h, mask)
+        h = nn.LayerNorm(name="norm_out")(h.astype(jnp.float32))
+        return condition._replace(tokens=h, mask=mask, vector=_join(h[:, 0], condition.vector))
+
+
+# gamma(v) = (sin(2^k pi v), cos(2^k pi v)), k = 0..frequencies - 1                           (1)
+# Mildenhall et al. 2020 (arXiv:2003.08934), equation (4).
+def corner_features(
+    corners: Float[Array, "b n 4"], frequencies: int
+) -> Float[Array, "b n 8*{frequencies}"]:
+    """Equation (1) of each corner, corners in [0, 1]; float32."""
+    scale = jnp.pi * 2.0 ** jnp.arange(frequencies, dtype=jnp.float32)
+    angle = corners.astype(jnp.float32)[..., None] * scale[None, None, None, :]
+    features = jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1)
+    return features.reshape(*corners.shape[:2], 8 * frequencies)
+
+
+class LayoutEncoder(nn.Module):
+    """A set of labelled boxes as features; their order doesn't matter.
+
+    tokens [b n 4 + classes] (x0, y0, x1, y1 in [0, 1], then the label as one-hot), mask [b n]
+    -> tokens [b n+1 width], mask [b n+1], vector [b width]. The last token is learned and always
+    real, so a layout without boxes is a learned null. The vector is the mean of the real tokens;
+    a vector that the condition already has follows it.
+
+    Attributes:
+        classes: of the labels.
+        width: of the features.
+        frequencies: of the corners' Fourier features, equation (1).
+        layers: of self-attention and MLP, by which boxes know each other; 0 is none.
+        heads: of each attention.
+        dtype: of the computation; parameters and what comes out are float32.
+
+    Raises:
+        ValueError: no tokens, or tokens that aren't [b n 4 + classes].
+    """
+
+    classes: int
+    width: int
+    frequencies: int = 8
+    layers: int = 2
+    heads: int = 4
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, condition: Condition) -> Condition:
+        boxes = _tokens(condition, "LayoutEncoder")
+        if boxes.ndim != 3 or boxes.shape[2] != 4 + self.classes:
+            raise ValueError(
+                f"LayoutEncoder reads boxes [b n {4 + self.classes}], 4 corners and "
+                f"{self.classes} classes, and condition.tokens has shape {boxes.shape}."
+            )
+        b = boxes.shape[0]
+        mask = jnp.concatenate([_mask(condition, boxes), jnp.ones((b, 1), bool)], axis=1)
+
+        corners, label = boxes[..., :4], boxes[..., 4:].astype(jnp.float32)
+        features = jnp.concatenate([corner_features(corners, self.frequencies), label], axis=-1)
+        h = nn.gelu(dense(self.width, self.dtype, "box1")(features))
+        h = dense(self.width, self.dtype, "box2")(h)
+        learned = self.param("learned", small, (1, 1, self.width), jnp.float32).astype(self.dtype)
+        h = jnp.concatenate([h, jnp.broadcast_to(learned, (b, 1, self.width))], axis=1)
+        for i in range(self.layers):
+            h = TransformerBlock(self.heads, name=f"block{i}")(h, mask)
+        h = nn.LayerNorm(name="norm_out")(h.astype(jnp.float32))
+
+        real = jnp.where(mask[:, :, None], h, 0.0)
+        pooled = real.sum(1) / mask.sum(1, keepdims=True)
+        return condition._replace(tokens=h, mask=mask, vector=_join(pooled, condition.vector))
+
+
+def _tokens(condition: Condition, reader: str) -> Array:
+    if condition.tokens is None:
+        raise ValueError(f"{reader} reads condition.tokens, and the condition has none.")
+    return condition.tokens
+
+
+def _mask(condition: Condition, tokens: Array) -> Bool[Array, "b n"]:
+    """The condition's mask, by default all real."""
+    if condition.mask is None:
+        return jnp.ones(tokens.shape[:2], bool)
+    if condition.mask.shape != tokens.shape[:2]:
+        raise ValueError(
+            f"condition.mask has shape {condition.mask.shape} and condition.tokens "
+            f"{tokens.shape}; batch and number of tokens must be equal."
+        )
+    return condition.mask
+
+
+def _join(pooled: Array, vector: Array | None) -> Float[Array, "b d"]:
+    return pooled if vector is None else jnp.concatenate([pooled, vector], axis=-1)
