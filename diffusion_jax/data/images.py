@@ -82,3 +82,28 @@ def save_png(path: str | os.PathLike[str], image: np.ndarray) -> None:
     encoded = io.BytesIO()
     Image.fromarray(image[..., 0] if image.shape[2] == 1 else image).save(encoded, "PNG")
     write_atomically(path, encoded.getvalue())
+
+
+def read_png(
+    path: str | os.PathLike[str], shape: tuple[int, int, int], what: str = "the picture"
+) -> np.ndarray:
+    """A picture file as uint8 of this shape [h, w, c]; one channel is its grey, three its colours.
+
+    Raises:
+      OSError: there is no such file, or it isn't a picture.
+      ValueError: it has another height or width.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as picture:
+            levels = np.asarray(picture.convert("L" if shape[2] == 1 else "RGB"))
+    except UnidentifiedImageError as error:
+        raise OSError(f"{what}: {os.fspath(path)} is no picture that can be read") from error
+    height, width, channels = shape
+    if levels.shape[:2] != (height, width):
+        raise ValueError(
+            f"{what}: {os.fspath(path)} has {levels.shape[1]}x{levels.shape[0]} pixels (width x "
+            f"height); {width}x{height} are needed"
+        )
+    return levels.reshape(height, width, channels)

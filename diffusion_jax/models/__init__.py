@@ -1,8 +1,22 @@
 """Networks in Flax: the only place that imports it."""
 
 from diffusion_jax.models.adapters import from_linen, from_nnx, with_time
-from diffusion_jax.models.conditioning import ClassLabels
+from diffusion_jax.models.conditioning import (
+    Attributes,
+    ClassLabels,
+    Conditioning,
+    Joined,
+    Layout,
+    Text,
+)
 from diffusion_jax.models.encoders import Encoded, LayoutEncoder, TextEncoder
+from diffusion_jax.models.image_conditioning import (
+    Edges,
+    Grey,
+    Inpainting,
+    LowResolution,
+    Segmentation,
+)
 from diffusion_jax.models.layers import (
     Fourier,
     PooledDown,
@@ -14,15 +28,25 @@ from diffusion_jax.models.layers import (
 from diffusion_jax.models.unet import UNet, adm_64, ddpm_cifar10, digits_unet
 
 __all__ = [
+    "Attributes",
     "ClassLabels",
+    "Conditioning",
+    "Edges",
     "Encoded",
     "Fourier",
+    "Grey",
+    "Inpainting",
+    "Joined",
+    "Layout",
     "LayoutEncoder",
+    "LowResolution",
     "PooledDown",
     "ResidualBlock",
     "ResizeUp",
+    "Segmentation",
     "Sinusoidal",
     "StridedDown",
+    "Text",
     "TextEncoder",
     "UNet",
     "adm_64",

@@ -61,9 +61,11 @@ class Conditioning(Protocol):
 
     def check(self, known: Known) -> None:
         """Raises ValueError for what the network wasn't made for; on the host."""
+        return None
 
     def check_source(self, name: str, classes: int | None) -> None:
         """Raises ValueError for data of other classes than the network's."""
+        return None
 
 
 @dataclass(frozen=True)

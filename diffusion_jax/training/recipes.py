@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from diffusion_jax.data.files import write_atomically
-from diffusion_jax.training.experiment import Experiment
+from diffusion_jax.training.experiment import Task
 
-Recipe = Callable[..., Experiment]
+Recipe = Callable[..., Task]
 _PACKAGES = ("diffusion_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
@@ -120,8 +120,8 @@ class Record:
         except (ValueError, TypeError) as error:
             raise ValueError(f"{path} is damaged: {error}.") from None
 
-    def rebuild(self) -> Experiment:
-        """The Experiment, by the recipe of this name in the user's own configs/.
+    def rebuild(self) -> Task:
+        """The Task, by the recipe of this name in the user's own configs/.
 
         A run folder is data: a path in it is never executed.
 
@@ -136,7 +136,7 @@ class Record:
         return build(load_recipe(find_recipe(self.recipe)), self.arguments, self.recipe)
 
 
-def build(recipe: Recipe, arguments: dict[str, Any], name: str) -> Experiment:
+def build(recipe: Recipe, arguments: dict[str, Any], name: str) -> Task:
     """Calls the recipe with arguments that came from JSON."""
     known = inspect.signature(recipe).parameters
     unknown = sorted(set(arguments) - set(known))

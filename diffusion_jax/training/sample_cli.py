@@ -4,18 +4,21 @@ import dataclasses
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import jax
 import numpy as np
 import tyro
+from jax.sharding import Mesh
 from tqdm import tqdm
 
 from diffusion_jax.data import grid, save_png, to_uint8
 from diffusion_jax.data.files import write_atomically
 from diffusion_jax.models.conditioning import Known
 from diffusion_jax.training import checkpoints
-from diffusion_jax.training.experiment import Experiment
+from diffusion_jax.training.editing_cli import classified, inpainted, started_from
+from diffusion_jax.training.experiment import Experiment, Task
+from diffusion_jax.training.known_cli import Told, as_flag, known_from
 from diffusion_jax.training.recipes import Record, build, find_recipe, load_recipe
 from diffusion_jax.training.sampler_cli import (
     GridName,
@@ -27,9 +30,7 @@ from diffusion_jax.training.sampler_cli import (
 from diffusion_jax.training.sampling import (
     check_known,
     count_of,
-    cycle_labels,
     sample_batches,
-    usual_known,
 )
 from diffusion_jax.training.sharding import abstract_like, check_divides, data_mesh
 from diffusion_jax.types import Params, Sampler
@@ -68,8 +69,18 @@ class SampleOptions:
     """which times to walk; the recipe's own by default"""
     guidance: float | None = None
     """classifier-free guidance, gamma: 0 ignores the label, 1 is none (default: the recipe's)"""
-    label: tuple[int, ...] = ()
-    """labels to draw in turn; -1 is none (default: every class in turn)"""
+    told: Annotated[Told, tyro.conf.arg(name="")] = Told()
+    """what the model is told"""
+    init_image: Path | None = None
+    """PNG to begin from instead of noise"""
+    strength: float | None = None
+    """how much of --init-image is forgotten: 0 nothing, 1 all (0.6)"""
+    resamples: int | None = None
+    """how often --inpaint walks each stretch again, RePaint's r (1: replacement alone)"""
+    classifier: Path | None = None
+    """run folder of a noise-aware classifier that steers to the label"""
+    classifier_scale: float | None = None
+    """of the classifier's gradient (1)"""
     weights: Literal["ema", "raw"] = "ema"
     """averaged or raw parameters"""
     step: int | None = None
@@ -101,13 +112,22 @@ def sample_command(argv: Sequence[str]) -> None:
     sampler = choose_sampler(experiment, options.sampler, flags)
     steps = choose_steps(experiment, options)
     choose_grid(experiment.process, options.grid, experiment.grid)(steps)  # refuses before any work
-    known = known_from(experiment, options)
+    known = known_from(experiment, options.num, options.told, options.data_dir)
     check_known(experiment, known, guidance)
+    check_belongs(options)
     mesh = data_mesh(options.devices)
     check_divides(options.batch_size, mesh.size, what="--batch-size")
     for path in filter(None, (options.out, options.npz)):
         check_writable(path)
 
+    if options.classifier:
+        experiment = steered(experiment, options, mesh)
+    if options.init_image:
+        strength = 0.6 if options.strength is None else options.strength
+        experiment = started_from(experiment, options.init_image, strength)
+    if options.told.inpaint and options.told.mask:
+        hole = (options.told.inpaint, options.told.mask)
+        experiment, sampler = inpainted(experiment, sampler, hole, options.resamples or 1)
     params = load_params(experiment, options.run_dir, options.weights, options.step, mesh)
     _, process = experiment.parts(params)
     pictures = draw(
@@ -132,10 +152,28 @@ def sample_command(argv: Sequence[str]) -> None:
         print(f"wrote arrays to {options.npz}")
 
 
-def known_from(experiment: Experiment, options: SampleOptions) -> Known:
-    if options.label:
-        return {"label": cycle_labels(experiment, options.num, options.label)}
-    return usual_known(experiment, options.num, options.data_dir)
+def check_belongs(options: SampleOptions) -> None:
+    """Raises ValueError for a flag whose owner isn't there."""
+    owners = {
+        "strength": options.init_image,
+        "resamples": options.told.inpaint,
+        "classifier_scale": options.classifier,
+    }
+    for name, owner in owners.items():
+        if getattr(options, name) is not None and owner is None:
+            flag = {"strength": "--init-image", "resamples": "--inpaint"}.get(name, "--classifier")
+            raise ValueError(f"{as_flag(name)} was given, but it belongs to {flag}.")
+
+
+def steered(experiment: Experiment, options: SampleOptions, mesh: Mesh) -> Experiment:
+    """The experiment with --classifier."""
+    assert options.classifier is not None
+    classifier = load_task(options.classifier)
+    scale = 1.0 if options.classifier_scale is None else options.classifier_scale
+    if not np.isfinite(scale):
+        raise ValueError(f"--classifier-scale is {scale}; it must be a finite number.")
+    params = load_params(classifier, options.classifier, "ema", None, mesh)
+    return classified(experiment, classifier, params, scale)
 
 
 def choose_steps(experiment: Experiment, options: SampleOptions) -> int:
@@ -157,7 +195,22 @@ def choose_steps(experiment: Experiment, options: SampleOptions) -> int:
 
 
 def load_experiment(run_dir: Path, recipe: Path | None = None) -> Experiment:
-    """The Experiment of a run folder, by the recipe in configs/ or the one that is named."""
+    """The Experiment of a run folder, by the recipe in configs/ or the one that is named.
+
+    Raises:
+        ValueError: the recipe trains something that can't be sampled from.
+    """
+    task = load_task(run_dir, recipe)
+    if not isinstance(task, Experiment):
+        raise ValueError(
+            f"{run_dir} holds a classifier, which draws no pictures; name it with --classifier "
+            "where another run is sampled."
+        )
+    return task
+
+
+def load_task(run_dir: Path, recipe: Path | None = None) -> Task:
+    """What a run folder trained, by the recipe in configs/ or the one that is named."""
     record = Record.load(run_dir)
     if recipe is None:
         return record.rebuild()
@@ -165,14 +218,14 @@ def load_experiment(run_dir: Path, recipe: Path | None = None) -> Experiment:
 
 
 def load_params(
-    experiment: Experiment, run_dir: Path, weights: str, step: int | None, mesh
+    experiment: Task, run_dir: Path, weights: str, step: int | None, mesh
 ) -> Params:
     """The averaged ("ema") or raw parameters of a run; raises as `restore_params`."""
     return restore_params(experiment, run_dir, weights, step, mesh).state
 
 
 def restore_params(
-    experiment: Experiment, run_dir: Path, weights: str, step: int | None, mesh
+    experiment: Task, run_dir: Path, weights: str, step: int | None, mesh
 ) -> checkpoints.Restored:
     """The averaged ("ema") or raw parameters of a run, and the step that they are of.
 

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Int
 
 from diffusion_jax.data import Source
+from diffusion_jax.editing import renoise
 from diffusion_jax.processes import Cold
 from diffusion_jax.random import example_keys, normal, uniform
 from diffusion_jax.samplers import draw_prior
@@ -137,6 +138,29 @@ class AnotherPicture:
     def draw(self, arrays, process, key, index, label, shape):
         anything = jnp.full_like(label, -1)
         return process.prior(process.encode(choose(arrays, key, index, anything))), process
+
+
+@dataclass(frozen=True, eq=False)
+class FromImage:
+    """x at t = strength from one picture, with noise: where image-to-image begins.
+
+    Attributes:
+        image: [h w c] in [-1, 1].
+        strength: the first time of the grid.
+    """
+
+    image: np.ndarray
+    strength: float
+
+    def check(self, process: Process) -> None:
+        _check_not_random(process, self)
+
+    def prepare(self, source: Callable[[], Source]) -> Array:
+        return jnp.asarray(self.image)
+
+    def draw(self, arrays, process, key, index, label, shape):
+        image = jnp.broadcast_to(arrays[None], (index.shape[0], *shape))
+        return renoise(key, process, image, self.strength, index=index), process
 
 
 class Colours(NamedTuple):

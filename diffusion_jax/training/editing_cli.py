@@ -1,0 +1,102 @@
+"""What sample.py's flags make of an experiment: guidance by a classifier, and edits of pictures."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from diffusion_jax.classifier_guidance import class_log_probability, classifier_guided
+from diffusion_jax.data.images import read_png
+from diffusion_jax.editing import RePaint, Replacement, repaint_grid
+from diffusion_jax.models.conditioning import Known
+from diffusion_jax.training.experiment import Experiment, Steer, Task
+from diffusion_jax.training.known_cli import in_range, read_hole
+from diffusion_jax.training.terminals import FromImage, FromNoise
+from diffusion_jax.types import Denoiser, Process, Sampler, Scalar
+
+
+def inpainted(
+    experiment: Experiment, sampler: Sampler, paths: tuple[Path, Path], resamples: int
+) -> tuple[Experiment, Sampler]:
+    """The sampler that keeps a picture where the mask is black, and the grid that it walks.
+
+    Args:
+        experiment: any; one that was trained to inpaint is told the same picture and mask.
+        sampler: makes what is missing.
+        paths: the picture and its mask.
+        resamples: RePaint's; 1 is plain replacement.
+    """
+    if resamples < 1:
+        raise ValueError(f"--resamples is {resamples}; it must be at least 1.")
+    check_starts_from_noise(experiment, "--inpaint")
+    hole = read_hole(experiment, None, paths)
+    known, mask = (jnp.asarray(hole[name]) for name in ("image", "mask"))
+    if resamples == 1:
+        return experiment, Replacement(sampler, known, mask)
+
+    def grid(steps: int) -> jax.Array:
+        times = experiment.grid(steps)
+        return repaint_grid(times, jump=max(1, steps // 10), resamples=resamples)
+
+    return dataclasses.replace(experiment, grid=grid), RePaint(sampler, known, mask)
+
+
+def started_from(experiment: Experiment, path: Path, strength: float) -> Experiment:
+    """The experiment whose samples begin at a picture with noise of t = strength."""
+    if not 0 < strength <= 1:
+        raise ValueError(f"--strength is {strength}; it must be over 0 and at most 1.")
+    if experiment.sample_steps:
+        raise ValueError(
+            f"--init-image: this recipe samples on a grid of its own, of {experiment.sample_steps} "
+            "steps from t = 1."
+        )
+    check_starts_from_noise(experiment, "--init-image")
+    picture = in_range(read_png(path, experiment.image_shape, what="--init-image"))
+    whole = experiment.grid
+    return dataclasses.replace(
+        experiment,
+        terminal=FromImage(picture, strength),
+        grid=lambda steps: strength * whole(steps),
+    )
+
+
+def classified(
+    experiment: Experiment, classifier: Task, params: Any, scale: Scalar
+) -> Experiment:
+    """The experiment that a noise-aware classifier steers to each example's label."""
+    if classifier.image_shape != experiment.image_shape:
+        raise ValueError(
+            f"--classifier is for pictures of {classifier.image_shape}, and this model draws "
+            f"{experiment.image_shape}."
+        )
+    if classifier.process != experiment.process:
+        raise ValueError(
+            f"--classifier was trained on {classifier.process}, and this model is of "
+            f"{experiment.process}; its noise must be the same."
+        )
+    logits = functools.partial(classifier.model.apply, params)
+
+    def steer(denoiser: Denoiser, process: Process, known: Known) -> Denoiser:
+        def of(x: jax.Array, t: jax.Array) -> jax.Array:
+            return logits(x, t, classifier.conditioning.condition({}))
+
+        return classifier_guided(
+            denoiser, class_log_probability(of, known["label"]), process, scale
+        )
+
+    return dataclasses.replace(experiment, steer=steer)
+
+
+def check_starts_from_noise(experiment: Experiment, flag: str) -> None:
+    """Raises ValueError for a process whose x_t isn't a picture and noise."""
+    if not isinstance(experiment.terminal, FromNoise):
+        raise ValueError(
+            f"{flag} needs a model that starts from noise; this recipe's x_1 comes from "
+            f"{experiment.terminal}."
+        )

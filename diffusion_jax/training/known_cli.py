@@ -1,0 +1,179 @@
+"""What sample.py's flags tell a model: labels, prompts, layouts, maps and pictures.
+
+Each kind of conditioning has one flag. A flag that the model's conditioning doesn't read is
+refused; what no flag says comes from held-out examples.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diffusion_jax.data.images import read_png
+from diffusion_jax.models import conditioning as conditions
+from diffusion_jax.models import image_conditioning as images
+from diffusion_jax.models.conditioning import Conditioning, Known
+from diffusion_jax.training.experiment import Experiment
+from diffusion_jax.training.sampling import usual_known
+
+
+
+@dataclasses.dataclass(frozen=True)
+class Told:
+    """What the model is told; what isn't said comes from held-out examples."""
+
+    label: tuple[int, ...] = ()
+    """labels to draw in turn; -1 is none (default: every class in turn)"""
+    prompt: tuple[str, ...] = ()
+    """captions to draw in turn"""
+    layout: tuple[str, ...] = ()
+    """the boxes of one layout, each "NAME X0 Y0 X1 Y1" with corners as fractions of the picture"""
+    segmentation: Path | None = None
+    """PNG map of the picture's size, whose grey levels are the pixels' classes, 0, 1, ..."""
+    low_resolution: Path | None = None
+    """small PNG to enlarge"""
+    reference: Path | None = None
+    """PNG whose grey or edges are told"""
+    inpaint: Path | None = None
+    """PNG to complete, with any model: it stays as it is where --mask is black"""
+    mask: Path | None = None
+    """PNG that is white where --inpaint is drawn anew"""
+
+
+Reader = Callable[[Experiment, Any, Any], Known]
+
+
+def read_labels(experiment: Experiment, part: Conditioning, labels: tuple[int, ...]) -> Known:
+    return {"label": np.array(labels, np.int32)}
+
+
+def read_prompts(experiment: Experiment, part: conditions.Text, prompts: tuple[str, ...]) -> Known:
+    return {"tokens": np.stack([np.asarray(part.tokenizer.encode(text)) for text in prompts])}
+
+
+def read_layout(experiment: Experiment, part: conditions.Layout, written: tuple[str, ...]) -> Known:
+    """One layout, of boxes "NAME X0 Y0 X1 Y1" with corners as fractions of the picture."""
+    if len(written) > part.boxes:
+        raise ValueError(f"--layout has {len(written)} boxes; this model takes {part.boxes}.")
+    boxes = np.zeros((1, part.boxes, 4), np.float32)
+    label = np.full((1, part.boxes), -1, np.int32)
+    for i, text in enumerate(written):
+        boxes[0, i], label[0, i] = read_box(text, experiment.class_names)
+    return {"boxes": boxes, "box_label": label}
+
+
+def read_box(text: str, names: tuple[str, ...]) -> tuple[np.ndarray, int]:
+    """Corners [4] and the label's number.
+
+    Raises:
+        ValueError: it isn't a known name and four numbers, in order and in [0, 1].
+    """
+    *words, x0, y0, x1, y1 = text.split() if len(text.split()) > 4 else [text, *4 * "-"]
+    name = " ".join(words)
+    try:
+        box = np.array([x0, y0, x1, y1], np.float32)
+    except ValueError:
+        raise ValueError(
+            f'--layout {text!r} should be a name and four numbers: "{names[0]} 0.1 0.1 0.5 0.5".'
+        ) from None
+    if name not in names:
+        raise ValueError(f"--layout: no {name!r} is known; there are {', '.join(names)}.")
+    if not (0 <= box[0] < box[2] <= 1 and 0 <= box[1] < box[3] <= 1):
+        raise ValueError(
+            f"--layout {text!r}: the corners X0 Y0 X1 Y1 must satisfy 0 <= X0 < X1 <= 1 and "
+            "0 <= Y0 < Y1 <= 1."
+        )
+    return box, names.index(name)
+
+
+def read_segmentation(experiment: Experiment, part: Conditioning, path: Path) -> Known:
+    height, width, _ = experiment.image_shape
+    levels = read_png(path, (height, width, 1), what="--segmentation")
+    return {"segmentation": levels[None, ..., 0].astype(np.int32)}
+
+
+def read_low_resolution(experiment: Experiment, part: images.LowResolution, path: Path) -> Known:
+    height, width, channels = experiment.image_shape
+    small = (height // part.factor, width // part.factor, channels)
+    low = in_range(read_png(path, small, what="--low-resolution"))
+    return {"low": low[None], "level": np.zeros(1, np.float32)}
+
+
+def read_reference(experiment: Experiment, part: Conditioning, path: Path) -> Known:
+    picture = read_png(path, experiment.image_shape, what="--reference")
+    return {"image": in_range(picture)[None]}
+
+
+def read_hole(experiment: Experiment, part: Conditioning | None, paths: tuple[Path, Path]) -> Known:
+    """The picture and what is known of it: 0 where the mask is white."""
+    picture = in_range(read_png(paths[0], experiment.image_shape, what="--inpaint"))
+    height, width, _ = experiment.image_shape
+    mask = read_png(paths[1], (height, width, 1), what="--mask") < 128
+    if mask.all() or not mask.any():
+        raise ValueError(
+            f"--mask {paths[1]} is all {'black' if mask.all() else 'white'}; white is drawn anew, "
+            "black is kept."
+        )
+    return {"image": picture[None], "mask": mask[None].astype(np.float32)}
+
+
+# A conditioning's kind -> (the option that tells it, how that is read).
+READERS: Mapping[type, tuple[str, Reader]] = {
+    conditions.ClassLabels: ("label", read_labels),
+    conditions.Text: ("prompt", read_prompts),
+    conditions.Layout: ("layout", read_layout),
+    images.Segmentation: ("segmentation", read_segmentation),
+    images.LowResolution: ("low_resolution", read_low_resolution),
+    images.Grey: ("reference", read_reference),
+    images.Edges: ("reference", read_reference),
+    images.Inpainting: ("inpaint", read_hole),
+}
+
+
+def known_from(experiment: Experiment, num: int, told: Told, data_dir: Path | None) -> Known:
+    """What the model is told of `num` pictures.
+
+    Args:
+        experiment: its conditioning says what it reads.
+        num: of pictures; what is given for fewer is repeated in turn.
+        told: the flags.
+        data_dir: of held-out examples, for what wasn't given.
+
+    Raises:
+        ValueError: a flag that the model doesn't read, or one that can't be read.
+    """
+    if (told.inpaint is None) != (told.mask is None):
+        raise ValueError("--inpaint and --mask go together: a picture, and what of it to draw anew.")
+    whole = experiment.conditioning
+    parts = whole.parts if isinstance(whole, conditions.Joined) else (whole,)
+    reads = {READERS[type(part)][0]: part for part in parts if type(part) in READERS}
+    values: dict[str, Any] = {
+        **{name: getattr(told, name) for name, _ in READERS.values()},
+        "inpaint": told.inpaint and (told.inpaint, told.mask),
+    }
+    found: dict[str, Any] = {}
+    for option, value in values.items():
+        if not value or (option == "inpaint" and option not in reads):
+            continue  # any sampler inpaints
+        if option not in reads:
+            others = " or ".join(map(as_flag, reads))
+            raise ValueError(
+                f"{as_flag(option)} was given, but this model doesn't read it; it reads "
+                f"{others or 'nothing'}."
+            )
+        read = READERS[type(reads[option])][1](experiment, reads[option], value)
+        found |= {name: np.resize(v, (num, *np.shape(v)[1:])) for name, v in read.items()}
+    if all(values[option] for option in reads):
+        return found
+    return {**usual_known(experiment, num, data_dir), **found}
+
+
+def as_flag(option: str) -> str:
+    return "--" + option.replace("_", "-")
+
+
+def in_range(levels: np.ndarray) -> np.ndarray:
+    """Levels 0..255 to [-1, 1], float32; `to_uint8` gives them back exactly."""
+    return (levels.astype(np.float32) / np.float32(127.5) - 1).astype(np.float32)
