@@ -6,6 +6,14 @@ needs only jax, numpy and jaxtyping. Networks are in `diffusion_jax.models`, tra
 `diffusion_jax.training`, data in `diffusion_jax.data`, judges in `diffusion_jax.evaluation`.
 """
 
+from diffusion_jax.classifier_guidance import (
+    class_log_probability,
+    classifier_guided,
+    guided_by,
+)
+from diffusion_jax.conditions import (
+    drop_condition,
+)
 from diffusion_jax.degradations import (
     FixedNoise,
     GaussianBlur,
@@ -29,7 +37,11 @@ from diffusion_jax.frequencies import (
 from diffusion_jax.guidance import (
     classifier_free,
     classifier_free_fused,
-    drop_condition,
+    composed,
+    composed_fused,
+    extrapolate,
+    rescaled,
+    within,
 )
 from diffusion_jax.likelihood import (
     bits_per_dimension,
@@ -102,6 +114,7 @@ from diffusion_jax.samplers import (
     Heat,
     Heun,
     Langevin,
+    MeanShift,
     Momentum,
     PredictorCorrector,
     SignalToNoise,
@@ -222,6 +235,7 @@ __all__ = [
     "LogNormal",
     "Masked",
     "Masking",
+    "MeanShift",
     "MinSNR",
     "Model",
     "Momentum",
@@ -256,10 +270,14 @@ __all__ = [
     "bh2",
     "bits_per_dimension",
     "blurring",
+    "class_log_probability",
     "classifier_free",
     "classifier_free_fused",
+    "classifier_guided",
     "clip",
     "clip_x0_only",
+    "composed",
+    "composed_fused",
     "constant",
     "continuous_bound",
     "dct",
@@ -277,10 +295,12 @@ __all__ = [
     "estimated_bound",
     "exact",
     "explicit_score_matching",
+    "extrapolate",
     "fixed_large",
     "fixed_small",
     "flow_log_density",
     "geometric_scales",
+    "guided_by",
     "heat",
     "hybrid_terms",
     "importance_sampled",
@@ -298,6 +318,7 @@ __all__ = [
     "probability_flow",
     "published_third",
     "quadratic",
+    "rescaled",
     "restoration_loss",
     "reverse_drift",
     "sample",
@@ -312,4 +333,5 @@ __all__ = [
     "variational_bound",
     "variational_terms",
     "vdm_loss",
+    "within",
 ]

@@ -142,20 +142,28 @@ class Mixture:
         values = jnp.stack([c.draw(key_value, count) for c in self.components])
         return values[which, jnp.arange(count)]
 
-    def posterior_mean(self, process, x, t) -> dj.Prediction:
-        logits = jnp.stack(
-            [
-                jnp.log(w) + c.log_density(process, x, t)
-                for w, c in zip(self.weights, self.components, strict=True)
-            ]
+    def _of_each(self, function):
+        """function(component) for all of them at once: values [k ...]."""
+        means, variances = (
+            np.stack([getattr(c, field) for c in self.components]) for field in ("mean", "variance")
         )
-        responsibility = jax.nn.softmax(logits, axis=0)
-        parts = [c.posterior_mean(process, x, t) for c in self.components]
+        return jax.vmap(lambda m, v: function(Independent(m, v)))(means, variances)
 
-        def average(values):
-            return jnp.einsum("kb,kb...->b...", responsibility, jnp.stack(values))
+    def log_joint(self, process, x, t):
+        """log w_k N(x; ...) of equation (4), [k b]: the logits of the perfect classifier."""
+        densities = self._of_each(lambda c: c.log_density(process, x, t))
+        return jnp.log(jnp.asarray(self.weights, densities.dtype))[:, None] + densities
 
-        return dj.Prediction(average([p.x0 for p in parts]), average([p.noise for p in parts]))
+    def predictions(self, process, x, t) -> dj.Prediction:
+        """Each component's own posterior means, [k b ...]."""
+        return self._of_each(lambda c: c.posterior_mean(process, x, t))
+
+    def posterior_mean(self, process, x, t) -> dj.Prediction:
+        responsibility = jax.nn.softmax(self.log_joint(process, x, t), axis=0)
+        parts = self.predictions(process, x, t)
+        return dj.Prediction(
+            *(jnp.einsum("kb,kb...->b...", responsibility, v) for v in (parts.x0, parts.noise))
+        )
 
 
 def network(data, process, parameterization) -> Network:

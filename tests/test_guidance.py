@@ -1,6 +1,5 @@
-"""Guidance: linear between two predictions, one call instead of two, conditions dropped."""
+"""Guidance: linear between two predictions, one call instead of two, several conditions."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -89,51 +88,161 @@ def test_each_example_has_its_own_scale():
         np.testing.assert_allclose(found.x0[i], guided(scale).x0[i], atol=2e-6)
 
 
-def drop(index, probability, seed=0, condition=None):
-    count = len(index)
-    condition = condition or dj.Condition(
-        vector=jnp.ones((count, 2)), tokens=jnp.ones((count, 3, 2))
+def test_an_interval_guides_inside_and_is_conditional_outside():
+    found = guided(dj.within(3.0, 0.4, 0.6))
+    for i, scale in enumerate((1.0, 3.0, 1.0)):
+        np.testing.assert_allclose(found.x0[i], guided(scale).x0[i], atol=2e-6)
+    inner = dj.within(jnp.array([0.0, 1.0, 5.0]), 0.1, 0.5)  # its limits are inside
+    np.testing.assert_array_equal(dj.within(inner, 0.1, 0.9, outside=0.0)(T), [0.0, 1.0, 1.0])
+
+
+def test_a_scale_of_another_shape_is_refused():
+    with pytest.raises(ValueError, match=r"scale has shape \(2,\); .* \[b\] = \(3,\)"):
+        guided(jnp.ones(2))
+
+
+def test_rescaled_brings_the_standard_deviation_back_by_phi():
+    c, u = normal(3, 3, 4, 4, 1), normal(4, 3, 4, 4, 1)
+    plain, whole, half = (dj.rescaled(phi)(c, u, jnp.array(5.0)) for phi in (0.0, 1.0, 0.5))
+    np.testing.assert_array_equal(plain, dj.extrapolate(c, u, jnp.array(5.0)))
+    axes = (1, 2, 3)
+    assert np.all(plain.std(axes) > 2 * c.std(axes))
+    np.testing.assert_allclose(whole.std(axes), c.std(axes), rtol=1e-5)
+    np.testing.assert_allclose(half.std(axes), (c.std(axes) + plain.std(axes)) / 2, rtol=1e-5)
+    flat = jnp.ones((1, 4))
+    np.testing.assert_array_equal(dj.rescaled(0.7)(flat, flat, jnp.array(2.0)), flat)
+
+
+def test_a_rescaled_prediction_explains_x_in_both_forms():
+    """In the network's y, and in x0 with the noise that goes with it."""
+    combine = dj.rescaled(0.7)
+    fused = dj.classifier_free_fused(network, CONDITION, NULL, 5.0, combine=combine)
+    two = dj.classifier_free(
+        denoiser(CONDITION), denoiser(NULL), 5.0, combine=combine, process=PROCESS
     )
-    null = jax.tree.map(lambda c: jnp.zeros_like(c[:1]), condition)
-    return dj.drop_condition(jax.random.key(seed), index, condition, null, probability)
+    for guide in (dj.denoiser_from(fused, PROCESS, dj.V()), two):
+        found = guide(X, T)
+        assert np.abs(found.x0 - guided(5.0).x0).max() > 0.1
+        np.testing.assert_allclose(PROCESS.corrupt(found.x0, found.noise, T), X, atol=1e-5)
+    linear = dj.classifier_free(denoiser(CONDITION), denoiser(NULL), 5.0, process=PROCESS)
+    np.testing.assert_allclose(linear(X, T).noise, guided(5.0).noise, atol=1e-5)
 
 
-def test_dropping_never_and_always():
-    index = jnp.arange(20)
-    for probability, kept in ((0.0, 1.0), (1.0, 0.0)):
-        found = drop(index, probability)
-        np.testing.assert_array_equal(found.vector, kept)
-        np.testing.assert_array_equal(found.tokens, kept)
-        assert found.image is None and found.mask is None
+def test_another_rule_needs_the_process():
+    with pytest.raises(ValueError, match=r"may not be linear, and no process"):
+        dj.classifier_free(denoiser(CONDITION), denoiser(NULL), 5.0, combine=dj.rescaled(0.7))
 
 
-def test_drops_at_its_rate_and_an_examples_fields_together():
-    count = 4000
-    found = drop(jnp.arange(count), 0.3)
-    dropped = np.asarray(found.vector[:, 0] == 0)
-    assert abs(dropped.mean() - 0.3) < 5 * np.sqrt(0.21 / count)
-    np.testing.assert_array_equal(found.vector[:, 1] == 0, dropped)
-    np.testing.assert_array_equal(np.all(found.tokens == 0, axis=(1, 2)), dropped)
-    np.testing.assert_array_equal(np.any(found.tokens == 0, axis=(1, 2)), dropped)
+def learned(x, t, condition):
+    """A network with a learned variance that depends on the condition."""
+    y = network(x, t, condition)
+    return jnp.concatenate([y, 0.1 * jnp.sin(y)], axis=-1)
 
 
-def test_dropping_does_not_depend_on_how_the_batch_is_cut():
-    whole = drop(jnp.arange(64), 0.5).vector
-    some = jnp.array([5, 60, 17, 33])
-    np.testing.assert_array_equal(drop(some, 0.5).vector, whole[some])
-    assert np.any(drop(jnp.arange(64), 0.5, seed=1).vector != whole)
+@pytest.mark.parametrize("combine", [dj.extrapolate, dj.rescaled(0.7)], ids=["linear", "rescaled"])
+def test_a_learned_variance_in_the_same_answer_is_not_guided(combine):
+    """y is guided as a network's without variance; the variance is the conditional's."""
+    with_variance, without = (
+        dj.classifier_free_fused(f, CONDITION, NULL, 4.0, combine=combine)(X, T)
+        for f in (learned, network)
+    )
+    np.testing.assert_allclose(with_variance[:, :4], without, atol=1e-6)
+    np.testing.assert_allclose(with_variance[:, 4:], learned(X, T, CONDITION)[:, 4:], atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    "combine",
-    [
-        lambda c, n: dj.classifier_free_fused(network, c, n, 1.0),
-        lambda c, n: dj.drop_condition(jax.random.key(0), jnp.arange(3), c, n, 0.1),
-    ],
-    ids=["fused", "drop"],
-)
-def test_null_with_other_fields_is_refused(combine):
-    with pytest.raises(
-        ValueError, match=r"fields \['tokens', 'vector'\] and its null \['vector'\]"
+CONDITIONS = [dj.Condition(vector=normal(seed, 3, 2)) for seed in (5, 6, 7)]
+SCALES = (2.0, -0.5, jnp.array([0.0, 1.0, 3.0]))
+
+
+def test_composition_adds_directions():
+    """Each condition moves the prediction from the unconditional one as it does alone."""
+    zero = denoiser(NULL)(X, T)
+    found = dj.composed([denoiser(c) for c in CONDITIONS], denoiser(NULL), SCALES)(X, T)
+    alone = [
+        dj.classifier_free(denoiser(c), denoiser(NULL), s)(X, T)
+        for c, s in zip(CONDITIONS, SCALES, strict=True)
+    ]
+    np.testing.assert_allclose(found.x0 - zero.x0, sum(a.x0 - zero.x0 for a in alone), atol=1e-5)
+    np.testing.assert_allclose(PROCESS.corrupt(found.x0, found.noise, T), X, atol=1e-5)
+
+
+@pytest.mark.parametrize("null", [NULL, dj.Condition(vector=jnp.zeros((3, 2)))], ids=["1", "b"])
+def test_composition_in_one_call_equals_four(null):
+    sizes = []
+
+    def spy(x, t, condition):
+        sizes.append(len(x))
+        return learned(x, t, condition)
+
+    fused = dj.composed_fused(spy, CONDITIONS, null, SCALES)
+    found = dj.denoiser_from(fused, PROCESS, dj.LearnedVariance(dj.V()))(X, T)
+    assert sizes == [12]
+    close(found, dj.composed([denoiser(c) for c in CONDITIONS], denoiser(NULL), SCALES)(X, T))
+    first = learned(X, T, CONDITIONS[0])[:, 4:]
+    np.testing.assert_allclose(found.variance, (first + 1) / 2, atol=1e-6)
+
+
+def test_composition_of_one_is_classifier_free_guidance():
+    one = dj.composed([denoiser(CONDITION)], denoiser(NULL), jnp.array([3.0]))(X, T)
+    np.testing.assert_array_equal(one.x0, guided(3.0).x0)
+    fused = dj.composed_fused(network, [CONDITION], NULL, [3.0])(X, T)
+    free = dj.classifier_free_fused(network, CONDITION, NULL, 3.0)(X, T)
+    np.testing.assert_array_equal(fused, free)
+
+
+@pytest.mark.parametrize(("count", "scales"), [(2, (1.0,)), (0, ())])
+def test_composition_needs_a_scale_for_each_condition(count, scales):
+    message = rf"{count} conditions and {len(scales)} scales"
+    with pytest.raises(ValueError, match=message):
+        dj.composed([denoiser(NULL)] * count, denoiser(NULL), scales)
+    with pytest.raises(ValueError, match=message):
+        dj.composed_fused(network, [NULL] * count, NULL, scales)
+
+
+def test_null_with_other_fields_is_refused():
+    more = CONDITION._replace(tokens=jnp.zeros((3, 1, 1)))
+    for make in (
+        lambda: dj.classifier_free_fused(network, more, NULL, 1.0),
+        lambda: dj.composed_fused(network, [CONDITION, more], NULL, (1.0, 1.0)),
     ):
-        combine(CONDITION._replace(tokens=jnp.zeros((3, 1, 1))), NULL)
+        with pytest.raises(ValueError, match=r"\['tokens', 'vector'\] and its null \['vector'\]"):
+            make()
+
+
+def test_a_learned_variance_passes_through_gradients():
+    def plain(x, t):
+        return dj.Prediction(x, x, jnp.full_like(x, 0.25))
+
+    def log_p(pixels, t):
+        return pixels.sum(axis=1)
+
+    for guide in (dj.classifier_guided, dj.guided_by):
+        np.testing.assert_array_equal(guide(plain, log_p, PROCESS, 1.0)(X, T).variance, 0.25)
+
+
+def test_the_gradient_through_the_denoiser_takes_one_call():
+    calls = []
+
+    def spy(x, t):
+        calls.append(1)
+        return denoiser(CONDITION)(x, t)
+
+    dj.guided_by(spy, lambda pixels, t: -(pixels**2).sum(axis=1), PROCESS, 1.0)(X, T)
+    assert len(calls) == 1
+
+
+def test_a_log_probability_of_another_shape_is_refused():
+    for guide in (dj.classifier_guided, dj.guided_by):
+        with pytest.raises(ValueError, match=r"has shape \(\); .* \[b\] = \(3,\)"):
+            guide(denoiser(NULL), lambda pixels, t: pixels.sum(), PROCESS, 1.0)(X, T)
+
+
+def test_class_log_probability_is_normalised_and_knows_its_classes():
+    def logits(pixels, t):
+        return pixels[:, :3]
+
+    every = [dj.class_log_probability(logits, jnp.full(3, k))(X, T) for k in range(3)]
+    np.testing.assert_allclose(jnp.exp(jnp.stack(every)).sum(0), 1.0, rtol=1e-6)
+    np.testing.assert_allclose(every[1] - every[0], X[:, 1] - X[:, 0], atol=1e-6)
+    with pytest.raises(ValueError, match=r"label 3 isn't one of the classifier's 3 classes"):
+        dj.class_log_probability(logits, jnp.array([0, 3, 1]))(X, T)

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from diffusion_jax.guidance import drop_condition
+from diffusion_jax.conditions import drop_condition
 from diffusion_jax.types import Batch, Condition, Index, Key
 
 Known = Mapping[str, Any]  # name -> array [b ...]

@@ -24,6 +24,7 @@ from diffusion_jax.samplers.langevin import Langevin as Langevin
 from diffusion_jax.samplers.langevin import SignalToNoise as SignalToNoise
 from diffusion_jax.samplers.loop import draw_prior as draw_prior
 from diffusion_jax.samplers.loop import sample as sample
+from diffusion_jax.samplers.mean_shift import MeanShift as MeanShift
 from diffusion_jax.samplers.momentum import Momentum as Momentum
 from diffusion_jax.samplers.ode import Adaptive as Adaptive
 from diffusion_jax.samplers.pndm import PLMS as PLMS

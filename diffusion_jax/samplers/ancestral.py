@@ -17,7 +17,7 @@ from jaxtyping import Array
 
 from diffusion_jax.processes import posterior
 from diffusion_jax.schedules import safe_sqrt
-from diffusion_jax.types import Denoiser
+from diffusion_jax.types import Denoiser, GaussianProcess, Time
 from diffusion_jax.variances import Variance, fixed_small
 
 
@@ -39,9 +39,15 @@ class Ancestral:
     def init(self, x: Array, times: Array) -> tuple[()]:
         return ()
 
-    def step(self, x, state, t, s, denoiser: Denoiser, process, noise):
+    def law(
+        self, x: Array, t: Time, s: Time, denoiser: Denoiser, process: GaussianProcess
+    ) -> tuple[Array, Array]:
+        """m and w of equation (1): m with the shape of x, w with its rank."""
         prediction = denoiser(x, t)
         mean, _ = posterior(process, x, prediction.x0, t, s)
         _, sigma_s = process.scales(s, x)
-        variance = jnp.where(sigma_s == 0, 0.0, self.variance(process, prediction, t, s))
+        return mean, jnp.where(sigma_s == 0, 0.0, self.variance(process, prediction, t, s))
+
+    def step(self, x, state, t, s, denoiser: Denoiser, process, noise):
+        mean, variance = self.law(x, t, s, denoiser, process)
         return mean + safe_sqrt(variance) * noise(0), state
