@@ -27,7 +27,8 @@ def layer_times(network, params, x, t) -> str:
     import jax
     import jax.numpy as jnp
 
-    from diffusion_jax.models.layers import Attention, GroupNorm, ResizeUp
+    from diffusion_jax.models.attention import Attention
+    from diffusion_jax.models.layers import GroupNorm, ResizeUp
 
     kinds = {
         nn.Conv: "convolutions",

@@ -10,10 +10,10 @@ Sources: Nichol et al. 2021, GLIDE (arXiv:2112.10741), section 3; Vaswani et al.
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from diffusion_jax.models.attention import TransformerBlock
 from diffusion_jax.models.layers import dense
 from diffusion_jax.types import Condition
 
@@ -36,39 +36,6 @@ class Encoded(nn.Module):
 
     def __call__(self, x: Array, t: Array, condition: Condition = Condition()) -> Array:
         return self.network(x, t, self.encoder(condition))
-
-
-class TransformerBlock(nn.Module):
-    """h + attention(norm(h)), then h + MLP(norm(h)), over the real tokens; zero at the start.
-
-    Attributes:
-        heads: of the attention; they divide the width.
-
-    Source: Vaswani et al. 2017, with the norms inside the branches (Xiong et al. 2020,
-    arXiv:2002.04745).
-    """
-
-    heads: int
-
-    @nn.compact
-    def __call__(
-        self, h: Float[Array, "b n width"], mask: Bool[Array, "b n"]
-    ) -> Float[Array, "b n width"]:
-        b, n, width = h.shape
-        if width % self.heads:
-            raise ValueError(f"a width of {width} can't be cut into {self.heads} heads.")
-
-        normed = nn.LayerNorm(dtype=h.dtype, name="norm1")(h)
-        q, k, v = (
-            dense(width, h.dtype, name)(normed).reshape(b, n, self.heads, -1)
-            for name in ("query", "key", "value")
-        )
-        y = jax.nn.dot_product_attention(q, k, v, mask=mask[:, None, None, :])
-        h = h + dense(width, h.dtype, "out", zero=True)(y.reshape(b, n, width))
-
-        normed = nn.LayerNorm(dtype=h.dtype, name="norm2")(h)
-        y = nn.gelu(dense(4 * width, h.dtype, "mlp1")(normed))
-        return h + dense(width, h.dtype, "mlp2", zero=True)(y)
 
 
 class TextEncoder(nn.Module):

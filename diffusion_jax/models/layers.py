@@ -12,7 +12,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from diffusion_jax.random import bernoulli, example_keys
 from diffusion_jax.types import Key
@@ -262,43 +262,3 @@ class ResidualBlock(nn.Module):
         if x.shape[-1] != self.channels:
             x = dense(self.channels, dtype, "skip")(x)
         return x + h
-
-
-class Attention(nn.Module):
-    """Pixels attend to each other, or to tokens when these are given; residual.
-
-    softmax(q k^T / sqrt(d)) v in heads of d channels, projected from zero.
-
-    Attributes:
-        head_channels: d; None is one head.
-        groups, epsilon: of the norm.
-
-    Source: Vaswani et al. 2017; Rombach et al. 2022 (arXiv:2112.10752), section 3.3.
-    """
-
-    head_channels: int | None = None
-    groups: int = 32
-    epsilon: float = 1e-5
-
-    @nn.compact
-    def __call__(
-        self,
-        x: Float[Array, "b h w c"],
-        tokens: Float[Array, "b n d"] | None = None,
-        mask: Bool[Array, "b n"] | None = None,
-    ) -> Float[Array, "b h w c"]:
-        b, height, width, c = x.shape
-        d = self.head_channels or c
-        if c % d:
-            raise ValueError(f"{c} channels can't be cut into heads of {d} (head_channels).")
-
-        def heads(v):
-            return v.reshape(b, -1, c // d, d)
-
-        pixels = GroupNorm(self.groups, self.epsilon, name="norm")(x).reshape(b, height * width, c)
-        source = pixels if tokens is None else tokens.astype(x.dtype)
-        q = heads(dense(c, x.dtype, "query")(pixels))
-        k, v = (heads(dense(c, x.dtype, name)(source)) for name in ("key", "value"))
-        keep = None if mask is None else mask[:, None, None, :]
-        y = jax.nn.dot_product_attention(q, k, v, mask=keep).reshape(b, height, width, c)
-        return x + dense(c, x.dtype, "out", zero=True)(y)

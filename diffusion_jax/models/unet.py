@@ -1,8 +1,7 @@
 """The U-Net of DDPM and ADM, conditioned every way that `Condition` names.
 
-Down: at each level `blocks` residual blocks, attention where the picture's height is in
-`attention`, then half the size. Middle: block, attention, block. Up: one block more a level,
-each fed with what the way down left at its height, then twice the size.
+Down and middle: `trunk.descend`. Up: one block more a level than down, each fed with what the
+way down left at its height, then twice the size.
 
 Sources: Ho et al. 2020 (arXiv:2006.11239), appendix B; Dhariwal & Nichol 2021
 (arXiv:2105.05233), section 3 and table 11.
@@ -17,7 +16,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from diffusion_jax.models.layers import (
-    Attention,
     GroupNorm,
     ResidualBlock,
     ResizeUp,
@@ -25,9 +23,9 @@ from diffusion_jax.models.layers import (
     StridedDown,
     average_pool,
     conv3x3,
-    dense,
     nearest,
 )
+from diffusion_jax.models.trunk import descend, level_channels
 from diffusion_jax.types import Condition
 
 
@@ -80,81 +78,17 @@ class UNet(nn.Module):
         t: Float[Array, " b"],
         condition: Condition = Condition(),
     ) -> Float[Array, "b h w out"]:
-        _check(x, condition, len(self.multipliers))
-        embedding = self._embed(t, condition)
-        x = x.astype(self.dtype)
-        if condition.image is not None:
-            x = jnp.concatenate([x, condition.image.astype(self.dtype)], axis=-1)
-
-        def block(h, channels, name):
-            return ResidualBlock(
-                channels,
-                self.modulate,
-                self.dropout,
-                groups=self.groups,
-                epsilon=self.epsilon,
-                name=name,
-            )(h, embedding)
-
-        def attend(h, name):
-            attention = partial(Attention, self.head_channels, self.groups, self.epsilon)
-            h = attention(name=f"{name}_self")(h)
-            if condition.tokens is None:
-                return h
-            return attention(name=f"{name}_cross")(h, condition.tokens, condition.mask)
-
-        h = conv3x3(self.channels, self.dtype, "conv_in")(x)
-        skips = [h]
-        levels = [m * self.channels for m in self.multipliers]
-        for i, channels in enumerate(levels):
-            for j in range(self.blocks):
-                h = block(h, channels, f"down{i}_block{j}")
-                if h.shape[1] in self.attention:
-                    h = attend(h, f"down{i}_attention{j}")
-                skips.append(h)
-            if i + 1 < len(levels):
-                h = self.down(channels, name=f"down{i}_resize")(h, embedding)
-                skips.append(h)
-
-        h = block(h, levels[-1], "middle_block0")
-        h = attend(h, "middle_attention")
-        h = block(h, levels[-1], "middle_block1")
-
-        for i, channels in reversed(list(enumerate(levels))):
+        blocks, h, skips = descend(self, x, t, condition)
+        for i, channels in reversed(list(enumerate(level_channels(self)))):
             for j in range(self.blocks + 1):
                 h = jnp.concatenate([h, skips.pop()], axis=-1)
-                h = block(h, channels, f"up{i}_block{j}")
-                if h.shape[1] in self.attention:
-                    h = attend(h, f"up{i}_attention{j}")
+                h = blocks.layer(h, channels, f"up{i}", j)
             if i > 0:
-                h = self.up(channels, name=f"up{i}_resize")(h, embedding)
+                h = self.up(channels, name=f"up{i}_resize")(h, blocks.embedding)
 
         h = nn.silu(GroupNorm(self.groups, self.epsilon, name="norm_out")(h))
         h = conv3x3(self.out_channels, self.dtype, "conv_out", zero=True)(h)
         return h.astype(jnp.float32)
-
-    def _embed(self, t: Float[Array, " b"], condition: Condition) -> Float[Array, "b e"]:
-        """Time features through two dense layers, plus the condition's vector."""
-        width = 4 * self.channels
-        embedding = dense(width, self.dtype, "time1")(self.time_features(t))
-        embedding = dense(width, self.dtype, "time2")(nn.silu(embedding))
-        if condition.vector is None:
-            return embedding
-        return embedding + dense(width, self.dtype, "vector")(condition.vector)
-
-
-def _check(x: Array, condition: Condition, levels: int) -> None:
-    divisor = 2 ** (levels - 1)
-    if x.shape[1] % divisor or x.shape[2] % divisor:
-        raise ValueError(
-            f"pictures of {x.shape[1]}x{x.shape[2]} can't be halved {levels - 1} times; "
-            f"height and width must be multiples of {divisor}, or take fewer multipliers."
-        )
-    if condition.image is not None and condition.image.shape[:3] != x.shape[:3]:
-        raise ValueError(
-            f"condition.image has shape {condition.image.shape} and x {x.shape}; "
-            "batch, height and width must be equal."
-        )
 
 
 def digits_unet(channels: int = 16, dtype: Any = jnp.float32) -> UNet:

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from diffusion_jax.models import Fourier, Sinusoidal
+from diffusion_jax.models.attention import Attention
 from diffusion_jax.models.layers import (
-    Attention,
     Dropout,
     GroupNorm,
     PooledDown,
