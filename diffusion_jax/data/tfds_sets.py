@@ -42,7 +42,7 @@ def tfds_source(
         have no fixed size.
       ModuleNotFoundError: tensorflow-datasets isn't installed.
     """
-    with _quiet():
+    with quiet():
         try:
             import tensorflow_datasets as tfds
         except ModuleNotFoundError as error:
@@ -180,7 +180,8 @@ def _label(name: str, wanted: str | None, classes: list[str]) -> str | None:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
+    """Without the warnings and the advice that TFDS gives when it is imported and used."""
     logger = logging.getLogger("absl")
     before = logger.level
     with warnings.catch_warnings():
