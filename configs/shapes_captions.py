@@ -7,7 +7,14 @@ import optax
 
 from diffusion_jax import Gaussian, Rectified, V
 from diffusion_jax.data import SHAPES_WORDS, in_memory, shapes, tokenized
-from diffusion_jax.models import Encoded, Sinusoidal, Text, TextEncoder, UNet, from_linen, with_time
+from diffusion_jax.models import (
+    Encoded,
+    Text,
+    TextEncoder,
+    from_linen,
+    shapes_unet,
+    with_time,
+)
 from diffusion_jax.training.experiment import Experiment, adam
 
 
@@ -37,20 +44,12 @@ def recipe(
     """
     words = SHAPES_WORDS
     encoder = TextEncoder(words.size, width=64, layers=2, heads=4, length=words.length)
-    network = UNet(
-        out_channels=3,
-        channels=channels,
-        multipliers=(1, 2, 4),
-        blocks=1,
-        attention=(size // 2, size // 4),
-        head_channels=32,
-        modulate=True,
-        time_features=Sinusoidal(64),
-    )
     return Experiment(
         source=lambda split, data_dir: in_memory(tokenized(shapes(split, size), words)),
         image_shape=(size, size, 3),
-        model=with_time(from_linen(Encoded(encoder, network)), lambda t: 1000.0 * t),
+        model=with_time(
+            from_linen(Encoded(encoder, shapes_unet(size, channels))), lambda t: 1000.0 * t
+        ),
         process=Gaussian(Rectified(shift=3.0)),
         parameterization=V(),
         conditioning=Text(words, drop_text),

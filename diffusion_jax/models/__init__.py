@@ -25,7 +25,7 @@ from diffusion_jax.models.layers import (
     Sinusoidal,
     StridedDown,
 )
-from diffusion_jax.models.unet import UNet, adm_64, ddpm_cifar10, digits_unet
+from diffusion_jax.models.unet import UNet, adm_64, ddpm_cifar10, digits_unet, shapes_unet
 
 __all__ = [
     "Attributes",
@@ -54,5 +54,6 @@ __all__ = [
     "digits_unet",
     "from_linen",
     "from_nnx",
+    "shapes_unet",
     "with_time",
 ]

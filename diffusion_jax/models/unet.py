@@ -106,6 +106,24 @@ def digits_unet(channels: int = 16, dtype: Any = jnp.float32) -> UNet:
     )
 
 
+def shapes_unet(size: int = 16, channels: int = 32, dtype: Any = jnp.float32) -> UNet:
+    """A network for the world of shapes, 3.1 M parameters at 32 channels; t from 0 to about 1,000.
+
+    It attends, to pixels and to tokens, at a half and a quarter of the pictures' size.
+    """
+    return UNet(
+        out_channels=3,
+        channels=channels,
+        multipliers=(1, 2, 4),
+        blocks=1,
+        attention=(size // 2, size // 4),
+        head_channels=min(32, channels),
+        modulate=True,
+        time_features=Sinusoidal(64),
+        dtype=dtype,
+    )
+
+
 def ddpm_cifar10(dtype: Any = jnp.float32) -> UNet:
     """DDPM's network for 32x32 pictures, 35.7 M parameters; t in table steps 0..999.
 

@@ -1,24 +1,20 @@
 """What sample.py's flags make of an experiment: guidance by a classifier, and edits of pictures."""
 
 import dataclasses
-import functools
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax.sharding import Mesh
 
 from diffusion_jax.classifier_guidance import class_log_probability, classifier_guided
 from diffusion_jax.data.images import read_png
 from diffusion_jax.editing import RePaint, Replacement, repaint_grid
 from diffusion_jax.models.conditioning import Known
-from diffusion_jax.training.experiment import Experiment, Steer, Task
+from diffusion_jax.training.experiment import Experiment, Task
 from diffusion_jax.training.known_cli import in_range, read_hole
 from diffusion_jax.training.terminals import FromImage, FromNoise
-from diffusion_jax.types import Denoiser, Process, Sampler, Scalar
+from diffusion_jax.types import Condition, Denoiser, Sampler, Scalar
 
 
 def inpainted(
@@ -66,9 +62,7 @@ def started_from(experiment: Experiment, path: Path, strength: float) -> Experim
     )
 
 
-def classified(
-    experiment: Experiment, classifier: Task, params: Any, scale: Scalar
-) -> Experiment:
+def classified(experiment: Experiment, classifier: Task, params: Any, scale: Scalar) -> Experiment:
     """The experiment that a noise-aware classifier steers to each example's label."""
     if classifier.image_shape != experiment.image_shape:
         raise ValueError(
@@ -80,14 +74,15 @@ def classified(
             f"--classifier was trained on {classifier.process}, and this model is of "
             f"{experiment.process}; its noise must be the same."
         )
-    logits = functools.partial(classifier.model.apply, params)
 
-    def steer(denoiser: Denoiser, process: Process, known: Known) -> Denoiser:
-        def of(x: jax.Array, t: jax.Array) -> jax.Array:
-            return logits(x, t, classifier.conditioning.condition({}))
+    def logits(x: jax.Array, t: jax.Array) -> jax.Array:
+        return classifier.model.apply(params, x, t, Condition())
 
+    def steer(denoiser: Denoiser, process: Any, known: Known) -> Denoiser:
+        if "label" not in known:
+            raise ValueError("--classifier steers to a label; name one with --label.")
         return classifier_guided(
-            denoiser, class_log_probability(of, known["label"]), process, scale
+            denoiser, class_log_probability(logits, known["label"]), process, scale
         )
 
     return dataclasses.replace(experiment, steer=steer)

@@ -19,7 +19,6 @@ from diffusion_jax.training.experiment import Experiment
 from diffusion_jax.training.sampling import usual_known
 
 
-
 @dataclasses.dataclass(frozen=True)
 class Told:
     """What the model is told; what isn't said comes from held-out examples."""
@@ -145,7 +144,9 @@ def known_from(experiment: Experiment, num: int, told: Told, data_dir: Path | No
         ValueError: a flag that the model doesn't read, or one that can't be read.
     """
     if (told.inpaint is None) != (told.mask is None):
-        raise ValueError("--inpaint and --mask go together: a picture, and what of it to draw anew.")
+        raise ValueError(
+            "--inpaint and --mask go together: a picture, and what of it to draw anew."
+        )
     whole = experiment.conditioning
     parts = whole.parts if isinstance(whole, conditions.Joined) else (whole,)
     reads = {READERS[type(part)][0]: part for part in parts if type(part) in READERS}

@@ -217,9 +217,7 @@ def load_task(run_dir: Path, recipe: Path | None = None) -> Task:
     return build(load_recipe(find_recipe(str(recipe))), record.arguments, str(recipe))
 
 
-def load_params(
-    experiment: Task, run_dir: Path, weights: str, step: int | None, mesh
-) -> Params:
+def load_params(experiment: Task, run_dir: Path, weights: str, step: int | None, mesh) -> Params:
     """The averaged ("ema") or raw parameters of a run; raises as `restore_params`."""
     return restore_params(experiment, run_dir, weights, step, mesh).state
 
