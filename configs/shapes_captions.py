@@ -44,12 +44,11 @@ def recipe(
     """
     words = SHAPES_WORDS
     encoder = TextEncoder(words.size, width=64, layers=2, heads=4, length=words.length)
+    network = Encoded(encoder, shapes_unet(size, channels))
     return Experiment(
         source=lambda split, data_dir: in_memory(tokenized(shapes(split, size), words)),
         image_shape=(size, size, 3),
-        model=with_time(
-            from_linen(Encoded(encoder, shapes_unet(size, channels))), lambda t: 1000.0 * t
-        ),
+        model=with_time(from_linen(network), lambda t: 1000.0 * t),
         process=Gaussian(Rectified(shift=3.0)),
         parameterization=V(),
         conditioning=Text(words, drop_text),

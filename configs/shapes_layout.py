@@ -37,12 +37,11 @@ def recipe(
     """
     names = tuple(f"{colour} {shape}" for colour in COLOURS for shape in SHAPES)
     encoder = LayoutEncoder(len(names), width=64, layers=1)
+    network = Encoded(encoder, shapes_unet(size, channels))
     return Experiment(
         source=lambda split, data_dir: in_memory(shapes(split, size)),
         image_shape=(size, size, 3),
-        model=with_time(
-            from_linen(Encoded(encoder, shapes_unet(size, channels))), lambda t: 1000.0 * t
-        ),
+        model=with_time(from_linen(network), lambda t: 1000.0 * t),
         process=Gaussian(Rectified(shift=3.0)),
         parameterization=V(),
         conditioning=Layout(boxes=3, classes=len(names), drop=drop_layout),

@@ -120,7 +120,7 @@ class Inpainting(Conditioning):
                 uniform(jax.vmap(jax.random.fold_in, (0, None))(key, i)) for i in (0, 1)
             )
             span = jnp.round((self.least + (self.most - self.least) * share) * length)
-            first = jnp.round(place * (length - span))
+            first = jnp.floor(place * (length - span + 1))
             pixel = jnp.arange(length, dtype=jnp.float32)[None, :]
             return (pixel >= first[:, None]) & (pixel < (first + span)[:, None])
 

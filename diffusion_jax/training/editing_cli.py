@@ -5,42 +5,31 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from diffusion_jax.classifier_guidance import class_log_probability, classifier_guided
 from diffusion_jax.data.images import read_png
-from diffusion_jax.editing import RePaint, Replacement, repaint_grid
+from diffusion_jax.editing import RePaint, repaint_grid
 from diffusion_jax.models.conditioning import Known
 from diffusion_jax.training.experiment import Experiment, Task
-from diffusion_jax.training.known_cli import in_range, read_hole
+from diffusion_jax.training.known_cli import in_range
 from diffusion_jax.training.terminals import FromImage, FromNoise
-from diffusion_jax.types import Condition, Denoiser, Sampler, Scalar
+from diffusion_jax.types import Condition, Denoiser, Scalar
 
 
-def inpainted(
-    experiment: Experiment, sampler: Sampler, paths: tuple[Path, Path], resamples: int
-) -> tuple[Experiment, Sampler]:
-    """The sampler that keeps a picture where the mask is black, and the grid that it walks.
+def repainted(experiment: Experiment, resamples: int) -> Experiment:
+    """The experiment that inpaints by RePaint, walking each stretch of its grid `resamples` times.
 
-    Args:
-        experiment: any; one that was trained to inpaint is told the same picture and mask.
-        sampler: makes what is missing.
-        paths: the picture and its mask.
-        resamples: RePaint's; 1 is plain replacement.
+    Raises:
+        ValueError: it can't be walked so often.
     """
     if resamples < 1:
         raise ValueError(f"--resamples is {resamples}; it must be at least 1.")
-    check_starts_from_noise(experiment, "--inpaint")
-    hole = read_hole(experiment, None, paths)
-    known, mask = (jnp.asarray(hole[name]) for name in ("image", "mask"))
-    if resamples == 1:
-        return experiment, Replacement(sampler, known, mask)
+    whole = experiment.grid
 
     def grid(steps: int) -> jax.Array:
-        times = experiment.grid(steps)
-        return repaint_grid(times, jump=max(1, steps // 10), resamples=resamples)
+        return repaint_grid(whole(steps), jump=max(1, steps // 10), resamples=resamples)
 
-    return dataclasses.replace(experiment, grid=grid), RePaint(sampler, known, mask)
+    return dataclasses.replace(experiment, grid=grid, inpaint=RePaint)
 
 
 def started_from(experiment: Experiment, path: Path, strength: float) -> Experiment:

@@ -17,6 +17,7 @@ import optax
 
 from diffusion_jax.data import Augment, Source
 from diffusion_jax.denoisers import clip, denoiser_from
+from diffusion_jax.editing import Replacement
 from diffusion_jax.guidance import classifier_free_fused
 from diffusion_jax.losses import absolute, constant, denoising_loss, restoration_loss
 from diffusion_jax.losses.denoising import Weighting
@@ -156,6 +157,8 @@ class Experiment(Task):
         init_schedule: makes the parameters of a `Learned` schedule that is trained with the
             network, such as `init_learned`; params are then {"network": ..., "schedule": ...}.
         terminal: where sampling's x_1 comes from.
+        inpaint: (sampler, picture, mask) -> the sampler that keeps the picture where the mask is
+            1, for pictures that come with "image" and "mask".
         steer: guidance before `finish`, (denoiser, process, known) -> denoiser.
         finish: what sampling makes of predictions, (denoiser, process) -> denoiser.
         sampler: sampling's default.
@@ -169,6 +172,7 @@ class Experiment(Task):
     weighting: Weighting = constant
     init_schedule: Callable[[Key], Params] | None = None
     terminal: Terminal = FromNoise()
+    inpaint: Callable[[Sampler, jax.Array, jax.Array], Sampler] = Replacement
     steer: Steer = unsteered
     finish: Callable[[Denoiser, Process], Denoiser] = clip
     sampler: Sampler = DDIM()

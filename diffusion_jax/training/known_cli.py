@@ -149,24 +149,25 @@ def known_from(experiment: Experiment, num: int, told: Told, data_dir: Path | No
         )
     whole = experiment.conditioning
     parts = whole.parts if isinstance(whole, conditions.Joined) else (whole,)
-    reads = {READERS[type(part)][0]: part for part in parts if type(part) in READERS}
+    reads: dict[str, Conditioning | None] = {"inpaint": None}  # any model: its sampler keeps pixels
+    reads |= {READERS[type(part)][0]: part for part in parts if type(part) in READERS}
     values: dict[str, Any] = {
         **{name: getattr(told, name) for name, _ in READERS.values()},
         "inpaint": told.inpaint and (told.inpaint, told.mask),
     }
+    readers = dict(READERS.values())
     found: dict[str, Any] = {}
     for option, value in values.items():
-        if not value or (option == "inpaint" and option not in reads):
-            continue  # any sampler inpaints
+        if not value:
+            continue
         if option not in reads:
-            others = " or ".join(map(as_flag, reads))
             raise ValueError(
                 f"{as_flag(option)} was given, but this model doesn't read it; it reads "
-                f"{others or 'nothing'}."
+                f"{' or '.join(map(as_flag, reads))}."
             )
-        read = READERS[type(reads[option])][1](experiment, reads[option], value)
+        read = readers[option](experiment, reads[option], value)
         found |= {name: np.resize(v, (num, *np.shape(v)[1:])) for name, v in read.items()}
-    if all(values[option] for option in reads):
+    if all(values[option] for option, part in reads.items() if part is not None):
         return found
     return {**usual_known(experiment, num, data_dir), **found}
 

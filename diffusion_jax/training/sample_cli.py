@@ -16,7 +16,12 @@ from diffusion_jax.data import grid, save_png, to_uint8
 from diffusion_jax.data.files import write_atomically
 from diffusion_jax.models.conditioning import Known
 from diffusion_jax.training import checkpoints
-from diffusion_jax.training.editing_cli import classified, inpainted, started_from
+from diffusion_jax.training.editing_cli import (
+    check_starts_from_noise,
+    classified,
+    repainted,
+    started_from,
+)
 from diffusion_jax.training.experiment import Experiment, Task
 from diffusion_jax.training.known_cli import Told, as_flag, known_from
 from diffusion_jax.training.recipes import Record, build, find_recipe, load_recipe
@@ -125,9 +130,10 @@ def sample_command(argv: Sequence[str]) -> None:
     if options.init_image:
         strength = 0.6 if options.strength is None else options.strength
         experiment = started_from(experiment, options.init_image, strength)
-    if options.told.inpaint and options.told.mask:
-        hole = (options.told.inpaint, options.told.mask)
-        experiment, sampler = inpainted(experiment, sampler, hole, options.resamples or 1)
+    if options.told.inpaint:
+        check_starts_from_noise(experiment, "--inpaint")
+    if options.resamples is not None:
+        experiment = repainted(experiment, options.resamples)
     params = load_params(experiment, options.run_dir, options.weights, options.step, mesh)
     _, process = experiment.parts(params)
     pictures = draw(

@@ -44,6 +44,8 @@ def make_sample(
         label = known.get("label", jnp.full(index.shape, -1))
         x, process = terminal.draw(arrays, process, key, index, label, shape)
         denoiser = experiment.denoiser(params, known, guidance if guided else None, process)
+        if "mask" in known:
+            sampler = experiment.inpaint(sampler, known["image"], known["mask"])
         x = sample(key, sampler, process, denoiser, x, times, index=index)
         return jnp.clip(process.decode(x), -1.0, 1.0)
 
@@ -72,7 +74,8 @@ def sample_batches(
     picture 17 of 18 is bit by bit picture 17 of 64.
 
     Args:
-        known: what the model is told, arrays [n ...]: "label" (int, -1 for none), "tokens", ...
+        known: what the model is told, arrays [n ...]: "label" (int, -1 for none), "tokens", ...;
+            where "image" and "mask" are among them, the picture is kept where the mask is 1.
         steps: of the sampler.
         guidance: gamma; 1 runs the unguided program.
         seed: of the noise.

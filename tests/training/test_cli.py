@@ -12,44 +12,12 @@ import numpy as np
 import pytest
 
 from diffusion_jax.training import checkpoints
-from diffusion_jax.training.cli import run_command, train_command
+from diffusion_jax.training.cli import train_command
 from diffusion_jax.training.recipes import Record, find_recipe
 from diffusion_jax.training.sample_cli import sample_command
+from tests.training.toy import fails
 
 ROOT = Path(__file__).resolve().parents[2]
-TOY = """
-from tests.training.toy import recipe
-"""
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """A folder like a checkout, with a toy recipe and a run of it."""
-    folder = tmp_path_factory.mktemp("checkout")
-    (folder / "configs").mkdir()
-    (folder / "configs" / "toy.py").write_text(TOY)
-    before = Path.cwd()
-    os.chdir(folder)
-    flags = ["--steps", "4", "--log-every", "2", "--checkpoint-every", "2", "--sample-every", "0"]
-    train_command(["configs/toy.py", "--run-dir", "runs/toy", *flags])
-    os.chdir(before)
-    return folder
-
-
-@pytest.fixture
-def checkout(trained, monkeypatch):
-    monkeypatch.chdir(trained)
-    return trained
-
-
-def fails(command, argv, capsys, status=1):
-    """The one line that a failing command prints."""
-    with pytest.raises(SystemExit) as stop:
-        run_command(lambda: command(argv))
-    assert stop.value.code == status
-    err = capsys.readouterr().err
-    assert "Traceback" not in err
-    return err
 
 
 def snapshot(folder):

@@ -1,4 +1,4 @@
-"""Every recipe of the digits trains, and its pictures don't depend on the batch around them.
+"""Recipes of digits and shapes train, and their pictures don't depend on the batch around them.
 
 The network is a small one in place of the recipe's: what differs among them is the rest.
 """
@@ -18,12 +18,12 @@ from diffusion_jax.training import terminals
 from diffusion_jax.training.experiment import denoising
 from diffusion_jax.training.loop import Options, train
 from diffusion_jax.training.recipes import load_recipe
-from diffusion_jax.training.sampling import sample_batches
+from diffusion_jax.training.sampling import sample_batches, usual_known
 from diffusion_jax.training.sharding import data_mesh
 from tests.training import toy
 
-RECIPES = sorted((Path(__file__).resolve().parents[2] / "configs").glob("digits*.py"))
-
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+RECIPES = sorted([*CONFIGS.glob("digits*.py"), *CONFIGS.glob("shapes*.py")])
 
 CASES = [(path.stem, {"levels": 4} if path.stem == "digits_heat" else {}) for path in RECIPES]
 CASES += [("digits_soft", {"corruption": "mask"})]
@@ -32,42 +32,45 @@ CASES += [("digits_cold", {"degradation": how}) for how in ("pixelation", "snow"
 
 @pytest.mark.parametrize("stem, arguments", CASES, ids=str)
 def test_two_steps_and_a_picture(stem, arguments, tmp_path):
-    path = RECIPES[0].with_name(f"{stem}.py")
-    recipe = load_recipe(path)(steps=2, batch_size=8, **arguments)
+    recipe = load_recipe(CONFIGS / f"{stem}.py")(steps=2, batch_size=8, **arguments)
     check_own_network(recipe)
     experiment = dataclasses.replace(recipe, model=from_linen(toy.Tiny(4)))
     options = Options(log_every=1, checkpoint_every=2, sample_every=0)
     state = train(experiment, options, tmp_path, show=False)
 
-    def pictures(labels, first):
+    told = usual_known(experiment, 3)
+
+    def pictures(chosen, first):
         return np.concatenate(
             list(
                 sample_batches(
                     experiment, state.ema, experiment.sampler,
-                    {"label": np.array(labels, np.int32)},
+                    {name: value[chosen] for name, value in told.items()},
                     steps=recipe.sample_steps or 4, guidance=1.0, seed=0, batch_size=2,
                     mesh=data_mesh(1), first=first,
                 )
             )
         )  # fmt: skip
 
-    three = pictures([3, 5, 7], 0)
-    assert three.shape == (3, 8, 8, 1) and np.all(np.isfinite(three))
-    np.testing.assert_allclose(pictures([5, 7], 1), three[1:], atol=1e-6)
+    three = pictures([0, 1, 2], 0)
+    assert three.shape == (3, *recipe.image_shape) and np.all(np.isfinite(three))
+    np.testing.assert_allclose(pictures([1, 2], 1), three[1:], atol=1e-6)
 
 
 def check_own_network(recipe):
     """Traces the recipe's own network through its loss and its denoiser; nothing is computed."""
+    shape = (8, *recipe.image_shape)
 
     def both(key):
         params = recipe.init_params(key)
-        batch = {"image": jnp.zeros((8, 8, 8, 1)), "label": jnp.zeros(8, jnp.int32)}
+        blank = recipe.conditioning.blank(shape)
+        batch = {"image": jnp.zeros(shape), **blank}
         loss, _ = recipe.loss()(params, recipe.init_extra(), key, batch)
         network, _ = recipe.parts(params)
-        return loss, network(batch["image"], jnp.ones(8), recipe.conditioning.condition(batch))
+        return loss, network(batch["image"], jnp.ones(8), recipe.conditioning.condition(blank))
 
     loss, y = jax.eval_shape(both, jax.random.key(0))
-    assert loss.shape == () and y.shape == (8, 8, 8, 1)
+    assert loss.shape == () and y.shape == shape
 
 
 INDEX = jnp.arange(200)
@@ -143,14 +146,14 @@ def test_random_degradations_know_their_noise():
 
 
 def test_samplers_that_do_not_go_with_a_process_are_refused():
-    experiment = load_recipe(RECIPES[0].with_name("digits_cold.py"))()
+    experiment = load_recipe(CONFIGS / "digits_cold.py")()
     with pytest.raises(ValueError, match="no alpha and sigma for the denoising loss"):
         dataclasses.replace(experiment, make_loss=denoising).loss()
 
 
 def test_a_trained_schedule_is_the_one_that_samples():
     """The process is built from the parameters at hand, not from those that training began with."""
-    recipe = load_recipe(RECIPES[0].with_name("digits_vdm.py"))()
+    recipe = load_recipe(CONFIGS / "digits_vdm.py")()
     experiment = dataclasses.replace(recipe, model=from_linen(toy.Tiny(4)))
     network, process = experiment.parts(experiment.init_params(jax.random.key(0)))
     moved = dj.init_learned(jax.random.key(0), gamma_0=-3.0, gamma_1=5.0)

@@ -5,10 +5,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 from diffusion_jax import Cosine, Gaussian, V
 from diffusion_jax.data import from_arrays
 from diffusion_jax.models import ClassLabels, from_linen
+from diffusion_jax.training.cli import run_command
 from diffusion_jax.training.experiment import Experiment, adam
 
 
@@ -87,3 +89,13 @@ def batch(count: int = 8):
         "image": jnp.asarray(images),
         "label": jnp.asarray([r["label"] for r in records], jnp.int32),
     }
+
+
+def fails(command, argv, capsys, status=1):
+    """The one line that a failing command prints."""
+    with pytest.raises(SystemExit) as stop:
+        run_command(lambda: command(argv))
+    assert stop.value.code == status
+    err = capsys.readouterr().err
+    assert "Traceback" not in err
+    return err

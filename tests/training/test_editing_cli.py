@@ -1,0 +1,203 @@
+"""sample.py's flags that say what to draw and what to edit, and what they refuse."""
+
+import dataclasses
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import diffusion_jax as dj
+from diffusion_jax.data import SHAPES_WORDS, read_png, save_png
+from diffusion_jax.models import from_linen
+from diffusion_jax.training import known_cli
+from diffusion_jax.training.editing_cli import classified
+from diffusion_jax.training.known_cli import Told, known_from
+from diffusion_jax.training.recipes import load_recipe
+from diffusion_jax.training.sample_cli import sample_command
+from tests.training import toy
+from tests.training.toy import fails
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+
+
+def recipe(stem):
+    return load_recipe(CONFIGS / f"{stem}.py")()
+
+
+def told(stem, num=3, **flags):
+    return known_from(recipe(stem), num, Told(**flags), None)
+
+
+@pytest.fixture
+def pictures(checkout):
+    """A picture, and a mask that is white on its right half."""
+    levels = np.random.default_rng(0).integers(0, 256, (4, 4, 1)).astype(np.uint8)
+    save_png("picture.png", levels)
+    mask = np.zeros((4, 4, 1), np.uint8)
+    mask[:, 2:] = 255
+    save_png("mask.png", mask)
+    save_png("black.png", np.zeros((4, 4, 1), np.uint8))
+    save_png("large.png", np.zeros((8, 8, 1), np.uint8))
+    return levels
+
+
+def drawn(flags: str, num: int = 2) -> np.ndarray:
+    sample_command(
+        ["runs/toy", "--num", str(num), "--steps", "4", "--batch-size", "2", "--out", "out.png",
+         "--npz", "out.npz", *flags.split()]
+    )  # fmt: skip
+    with np.load("out.npz", allow_pickle=False) as arrays:
+        return arrays["pictures"]
+
+
+def test_prompts_are_told_in_turn():
+    found = told("shapes_captions", prompt=("a red cube", "a blue ball"))["tokens"]
+    np.testing.assert_array_equal(found[[0, 1, 2]], found[[2, 1, 0]])
+    np.testing.assert_array_equal(found[1], SHAPES_WORDS.encode("a blue ball"))
+
+
+def test_a_layout_is_told_to_every_picture():
+    found = told("shapes_layout", layout=("red cube 0 0 0.5 0.5", "cyan cone 0.5 0.5 1 1"))
+    np.testing.assert_array_equal(found["box_label"], [[0, 17, -1]] * 3)
+    np.testing.assert_array_equal(found["boxes"][2, 1], [0.5, 0.5, 1, 1])
+
+
+def test_a_map_is_told(tmp_path):
+    levels = np.random.default_rng(0).integers(0, 4, (16, 16, 1)).astype(np.uint8)
+    save_png(tmp_path / "map.png", levels)
+    found = told("shapes_segmentation", segmentation=tmp_path / "map.png")["segmentation"]
+    np.testing.assert_array_equal(found, np.broadcast_to(levels[..., 0], (3, 16, 16)))
+
+
+def test_a_small_picture_is_told(tmp_path):
+    levels = np.random.default_rng(0).integers(0, 256, (16, 16, 3)).astype(np.uint8)
+    save_png(tmp_path / "small.png", levels)
+    found = told("shapes_upsampling", low_resolution=tmp_path / "small.png")
+    np.testing.assert_allclose(found["low"][2], levels / 127.5 - 1, atol=1e-6)
+    np.testing.assert_array_equal(found["level"], 0.0)
+
+
+@pytest.mark.parametrize("stem", ["shapes_captions", "shapes_layout", "shapes_inpainting"])
+def test_what_is_not_said_comes_from_held_out_examples(stem):
+    experiment, found = recipe(stem), told(stem)
+    blank = experiment.conditioning.blank((3, *experiment.image_shape))
+    assert {k: np.shape(v) for k, v in found.items()} == {k: np.shape(v) for k, v in blank.items()}
+    assert any(np.any(v[0] != v[1]) for v in found.values())
+
+
+@pytest.mark.parametrize(
+    "stem, flags, message",
+    [
+        ("shapes_captions", {"prompt": ("a read cube",)}, "no word 'read'; did you mean 'red'"),
+        ("shapes_captions", {"prompt": ("a " * 30,)}, "has 30 words"),
+        ("shapes_captions", {"label": (3,)}, "--label was given.* it reads --prompt"),
+        ("digits", {"prompt": ("a red cube",)}, "--prompt was given.* it reads --label"),
+        ("shapes_layout", {"layout": ("red cube 0 0 1",)}, 'a name and four numbers: "red cube'),
+        ("shapes_layout", {"layout": ("pink cube 0 0 1 1",)}, "no 'pink cube' is known; .*red cu"),
+        ("shapes_layout", {"layout": ("red cube 0.5 0 0.2 1",)}, "0 <= X0 < X1 <= 1"),
+        ("shapes_layout", {"layout": ("red cube 0 0 1 nan",)}, "0 <= X0 < X1 <= 1"),
+        ("shapes_layout", {"layout": ("red cube 0 0 1 1",) * 4}, "has 4 boxes; this model takes 3"),
+        ("shapes_segmentation", {"segmentation": Path("none.png")}, "No such file"),
+        ("digits", {"inpaint": Path("a.png")}, "--inpaint and --mask go together"),
+        ("digits", {"mask": Path("a.png")}, "--inpaint and --mask go together"),
+    ],
+)
+def test_what_can_not_be_told_is_refused(stem, flags, message):
+    with pytest.raises((ValueError, OSError), match=message):
+        told(stem, **flags)
+
+
+def test_inpainting_leaves_the_known_pixels_exactly_as_they_were(pictures):
+    for flags in ("", " --resamples 3 --sampler ancestral"):
+        found = drawn("--inpaint picture.png --mask mask.png --guidance 1" + flags)
+        levels = np.rint((found + 1) * 127.5).astype(np.uint8)
+        np.testing.assert_array_equal(levels[:, :, :2], np.stack([pictures, pictures])[:, :, :2])
+        known = known_cli.in_range(pictures)[:, :2]
+        np.testing.assert_array_equal(found[:, :, :2], np.stack([known, known]))
+        assert np.any(levels[0] != levels[1]) and np.any(levels[0] != pictures)
+
+
+def test_little_strength_changes_a_picture_little(pictures):
+    known = known_cli.in_range(pictures)
+    little, much = (
+        np.abs(drawn(f"--init-image picture.png --strength {s} --guidance 1") - known).mean()
+        for s in (0.02, 0.9)
+    )
+    assert little < 0.05 < much
+
+
+def test_variations_of_a_picture_differ(pictures):
+    found = drawn("--init-image picture.png --strength 0.5 --label 1 --guidance 2")
+    assert np.any(found[0] != found[1])
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        ("--init-image large.png", "--init-image: large.png has 8x8 pixels"),
+        ("--init-image picture.png --strength 0", "--strength is 0.0; it must be over 0"),
+        ("--init-image picture.png --strength 1.5", "--strength is 1.5; it must be over 0"),
+        ("--strength 0.5", "--strength was given, but it belongs to --init-image"),
+        ("--resamples 2", "--resamples was given, but it belongs to --inpaint"),
+        ("--classifier-scale 2", "--classifier-scale was given, but it belongs to --classifier"),
+        ("--inpaint picture.png", "--inpaint and --mask go together"),
+        ("--inpaint picture.png --mask large.png", "--mask: large.png has 8x8 pixels"),
+        ("--inpaint picture.png --mask black.png", "--mask black.png is all black"),
+        ("--inpaint picture.png --mask mask.png --resamples 0", "--resamples is 0"),
+        ("--inpaint nowhere.png --mask mask.png", "No such file or directory: 'nowhere.png'"),
+        ("--init-image configs/toy.py", "configs/toy.py is no picture that can be read"),
+        ("--prompt hello", "--prompt was given, but this model doesn't read it; it reads --label"),
+        ("--classifier nowhere", "nowhere is no run folder"),
+    ],
+)
+def test_sample_refuses(pictures, capsys, flags, message):
+    Path("out.png").unlink(missing_ok=True)
+    said = fails(sample_command, ["runs/toy", "--out", "out.png", *flags.split()], capsys)
+    assert message in said
+    assert not Path("out.png").exists()
+
+
+def test_read_png_turns_colours_to_grey_and_back(tmp_path):
+    colours = np.random.default_rng(0).integers(0, 256, (2, 3, 3)).astype(np.uint8)
+    save_png(tmp_path / "a.png", colours)
+    np.testing.assert_array_equal(read_png(tmp_path / "a.png", (2, 3, 3)), colours)
+    assert read_png(tmp_path / "a.png", (2, 3, 1)).shape == (2, 3, 1)
+
+
+def test_a_model_that_does_not_start_from_noise_is_not_edited():
+    experiment = recipe("digits_cold")
+    from diffusion_jax.training.editing_cli import started_from
+
+    with pytest.raises(ValueError, match="--init-image needs a model that starts from noise"):
+        started_from(experiment, Path("any.png"), 0.5)
+
+
+def test_a_classifier_steers_to_the_label():
+    """The gradient of a classifier that loves bright pictures for class 1 makes them brighter."""
+    experiment = toy.recipe()
+
+    def logits(params, x, t, condition):
+        bright = x.mean((1, 2, 3))
+        return jnp.stack([-bright, bright], axis=1) * 20
+
+    model = dataclasses.replace(experiment, model=experiment.model._replace(apply=logits))
+    steered = classified(experiment, model, (), 1.0)
+    params = experiment.init_params(jax.random.key(0))
+    x, t = jnp.zeros((2, 4, 4, 1)), jnp.full(2, 0.5)
+    known = {"label": jnp.array([0, 1])}
+    x0 = steered.denoiser(params, known, None)(x, t).x0
+    plain = experiment.denoiser(params, known, None)(x, t).x0
+    change = np.asarray(x0 - plain).mean((1, 2, 3))
+    assert change[0] < -0.01 and change[1] > 0.01
+
+
+def test_a_classifier_of_other_noise_is_refused():
+    experiment = toy.recipe()
+    other = dataclasses.replace(experiment, process=dj.Gaussian(dj.LinearBeta()))
+    with pytest.raises(ValueError, match="its noise must be the same"):
+        classified(experiment, other, (), 1.0)
+    other = dataclasses.replace(experiment, image_shape=(8, 8, 1), model=from_linen(toy.Tiny(4)))
+    with pytest.raises(ValueError, match=r"pictures of \(8, 8, 1\)"):
+        classified(experiment, other, (), 1.0)
