@@ -1,6 +1,11 @@
 """Networks in Flax: the only place that imports it."""
 
 from diffusion_jax.models.adapters import from_linen, from_nnx, with_time
+from diffusion_jax.models.classifier import (
+    NoiseAwareClassifier,
+    adm_classifier_64,
+    digits_classifier,
+)
 from diffusion_jax.models.conditioning import ClassLabels
 from diffusion_jax.models.encoders import Encoded, LayoutEncoder, TextEncoder
 from diffusion_jax.models.layers import (
@@ -18,6 +23,7 @@ __all__ = [
     "Encoded",
     "Fourier",
     "LayoutEncoder",
+    "NoiseAwareClassifier",
     "PooledDown",
     "ResidualBlock",
     "ResizeUp",
@@ -26,7 +32,9 @@ __all__ = [
     "TextEncoder",
     "UNet",
     "adm_64",
+    "adm_classifier_64",
     "ddpm_cifar10",
+    "digits_classifier",
     "digits_unet",
     "from_linen",
     "from_nnx",
