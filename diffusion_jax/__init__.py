@@ -62,6 +62,7 @@ from diffusion_jax.losses import (
     after_corruption,
     another_picture,
     averaged,
+    classification_loss,
     constant,
     denoising_loss,
     denoising_score_matching,
@@ -270,7 +271,11 @@ __all__ = [
     "bh2",
     "bits_per_dimension",
     "blurring",
+<<<<<<< HEAD
     "class_log_probability",
+=======
+    "classification_loss",
+>>>>>>> classifier
     "classifier_free",
     "classifier_free_fused",
     "classifier_guided",

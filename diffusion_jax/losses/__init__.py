@@ -1,5 +1,6 @@
 """Losses: (params, extra, key, batch) -> (loss, (metrics, extra))."""
 
+from diffusion_jax.losses.classification import classification_loss
 from diffusion_jax.losses.denoising import (
     averaged,
     denoising_loss,
@@ -50,6 +51,7 @@ __all__ = [
     "after_corruption",
     "another_picture",
     "averaged",
+    "classification_loss",
     "constant",
     "denoising_loss",
     "denoising_score_matching",

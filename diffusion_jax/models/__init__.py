@@ -1,6 +1,11 @@
 """Networks in Flax: the only place that imports it."""
 
 from diffusion_jax.models.adapters import from_linen, from_nnx, with_time
+from diffusion_jax.models.classifier import (
+    NoiseAwareClassifier,
+    adm_classifier_64,
+    digits_classifier,
+)
 from diffusion_jax.models.conditioning import (
     Attributes,
     ClassLabels,
@@ -40,6 +45,7 @@ __all__ = [
     "Layout",
     "LayoutEncoder",
     "LowResolution",
+    "NoiseAwareClassifier",
     "PooledDown",
     "ResidualBlock",
     "ResizeUp",
@@ -50,7 +56,9 @@ __all__ = [
     "TextEncoder",
     "UNet",
     "adm_64",
+    "adm_classifier_64",
     "ddpm_cifar10",
+    "digits_classifier",
     "digits_unet",
     "from_linen",
     "from_nnx",

@@ -13,8 +13,8 @@ from diffusion_jax.types import Condition
 from tests.oracle import normal
 
 KEY = jax.random.key(0)
-WORDS = TextEncoder(vocabulary=10, width=8, layers=2, heads=2, length=6)
-BOXES = LayoutEncoder(classes=3, width=8, frequencies=2, heads=2)
+WORDS = TextEncoder(vocabulary=10, width=8, layers=1, heads=2, length=6)
+BOXES = LayoutEncoder(classes=3, width=8, frequencies=2, layers=1, heads=2)
 TEXT = Condition(
     tokens=jnp.array([[1, 4, 2, 5], [1, 7, 0, 0]]),
     mask=jnp.array([[True, True, True, True], [True, True, False, False]]),
@@ -211,8 +211,9 @@ def test_an_encoder_trains_with_its_network():
 
 def test_a_u_net_reads_what_is_encoded():
     network = UNet(1, 8, (1,), 1, (2,), modulate=True, time_features=Sinusoidal(8))
-    model = from_linen(Encoded(BOXES, network))
+    model = from_linen(Encoded(BOXES.clone(layers=2), network))
     x, t = normal(4, 1, 2, 2, 1), jnp.ones(1)
     shapes = jax.eval_shape(model.init, KEY, x, t, LAYOUT)
     assert "down0_attention0_cross" in shapes["network"] and "vector" in shapes["network"]
+    assert {"block0", "block1"} < set(shapes["encoder"])
     assert jax.eval_shape(model.apply, shapes, x, t, LAYOUT).shape == x.shape

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from diffusion_jax.models import Fourier, Sinusoidal
-from diffusion_jax.models.attention import Attention
 from diffusion_jax.models.layers import (
     Dropout,
     GroupNorm,
@@ -123,55 +122,9 @@ def test_down_halves(kind):
     )
 
 
-@pytest.mark.parametrize(
-    ("head_channels", "source"), [(None, "self"), (4, "self"), (None, "tokens"), (4, "masked")]
-)
-def test_attention_is_softmax_attention(head_channels, source):
-    """softmax(q k / sqrt(d)) v written out, with Flax's group norm, gradients included."""
-    b, h, w, c, n = 2, 3, 4, 8, 5
-    x = normal(0, b, h, w, c)
-    tokens = None if source == "self" else normal(1, b, n, 6)
-    mask = jnp.array([[1, 1, 0, 1, 0], [1, 0, 0, 0, 0]], bool) if source == "masked" else None
-    module = Attention(head_channels)
-    params = randomized(module, x, tokens, mask)
-    d = head_channels or c
-
-    def reference(p, x, tokens):
-        normed = nn.GroupNorm(groups_for(c, 32), epsilon=1e-5).apply({"params": p["norm"]}, x)
-        pixels = normed.reshape(b, h * w, c)
-
-        def project(name, v):
-            return v @ p[name]["kernel"] + p[name]["bias"][None, None]
-
-        memory = pixels if tokens is None else tokens
-        q = project("query", pixels).reshape(b, -1, c // d, d)
-        k, v = (project(name, memory).reshape(b, -1, c // d, d) for name in ("key", "value"))
-        logits = jnp.einsum("bqhd,bkhd->bhqk", q, k) / np.sqrt(d)
-        if mask is not None:
-            logits = jnp.where(mask[:, None, None], logits, -1e9)
-        y = jnp.einsum("bhqk,bkhd->bqhd", jax.nn.softmax(logits), v).reshape(b, h * w, c)
-        return x + project("out", y).reshape(x.shape)
-
-    arguments = (params, x) if tokens is None else (params, x, tokens)
-    agree(
-        lambda p, x, tokens=None: module.apply({"params": p}, x, tokens, mask),
-        lambda p, x, tokens=None: reference(p, x, tokens),
-        *arguments,
-    )
-
-
-def test_heads_must_divide_the_channels():
-    with pytest.raises(ValueError, match="8 channels can't be cut into heads of 3"):
-        jax.eval_shape(Attention(3).init, KEY, jnp.zeros((1, 2, 2, 8)))
-
-
-@pytest.mark.parametrize("layer", ["attention", "block"])
-def test_new_residual_layers_add_nothing(layer):
+def test_a_new_residual_block_adds_nothing():
     x = normal(0, 2, 2, 2, 4)
-    module, more = (
-        (Attention(), ()) if layer == "attention" else (ResidualBlock(4), (normal(1, 2, 6),))
-    )
-    y, _ = jax.jit(module.init_with_output)(KEY, x, *more)
+    y, _ = jax.jit(ResidualBlock(4).init_with_output)(KEY, x, normal(1, 2, 6))
     np.testing.assert_array_equal(y, x)
 
 
