@@ -271,11 +271,8 @@ __all__ = [
     "bh2",
     "bits_per_dimension",
     "blurring",
-<<<<<<< HEAD
     "class_log_probability",
-=======
     "classification_loss",
->>>>>>> classifier
     "classifier_free",
     "classifier_free_fused",
     "classifier_guided",

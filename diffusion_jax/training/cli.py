@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from diffusion_jax.training import checkpoints
+from diffusion_jax.training.experiment import Experiment
 from diffusion_jax.training.loop import Options, train
 from diffusion_jax.training.recipes import (
     Record,
@@ -62,7 +63,10 @@ def train_command(argv: Sequence[str]) -> None:
         check_continues(run_dir, record, recipe)
     record.save(run_dir)
     train(experiment, options, run_dir)
-    print(f"{run_dir} is trained to step {experiment.steps}; python sample.py {run_dir}")
+    use = f"sample.py {run_dir}"
+    if not isinstance(experiment, Experiment):
+        use = f"sample.py OTHER_RUN --classifier {run_dir}"
+    print(f"{run_dir} is trained to step {experiment.steps}; python {use}")
 
 
 def check_continues(run_dir: Path, record: Record, recipe) -> None:

@@ -19,7 +19,13 @@ from diffusion_jax.data import Augment, Source
 from diffusion_jax.denoisers import clip, denoiser_from
 from diffusion_jax.editing import Replacement
 from diffusion_jax.guidance import classifier_free_fused
-from diffusion_jax.losses import absolute, constant, denoising_loss, restoration_loss
+from diffusion_jax.losses import (
+    absolute,
+    classification_loss,
+    constant,
+    denoising_loss,
+    restoration_loss,
+)
 from diffusion_jax.losses.denoising import Weighting
 from diffusion_jax.losses.restoration import Distance, Partner
 from diffusion_jax.models.conditioning import Conditioning, Known
@@ -86,6 +92,13 @@ def restoration(
         noise=noise,
         times=experiment.times,
         condition=experiment.conditioning,
+    )
+
+
+def classification(task: "Task") -> Loss:
+    """The classification loss on a task's parts and its times, for a network of logits."""
+    return classification_loss(
+        task.model.apply, task.process, times=task.times, condition=task.conditioning
     )
 
 
