@@ -113,6 +113,17 @@ class Parameterization(Protocol):
 
 
 @runtime_checkable
+class Tokenizer(Protocol):
+    """`encode(text)` is int32 [length] of numbers in [0, size), where 0 stands for no word."""
+
+    @property
+    def length(self) -> int: ...
+    @property
+    def size(self) -> int: ...
+    def encode(self, text: str) -> Any: ...
+
+
+@runtime_checkable
 class Sampler(Protocol):
     """Moves x from t to s. A pytree: floats are leaves; ints, bools, callables static."""
 

@@ -6,25 +6,13 @@ import difflib
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int
 
 from diffusion_jax.data.sources import Source
-
-
-@runtime_checkable
-class Tokenizer(Protocol):
-    """`encode(text)` is int32 [length] of numbers in [0, size), where 0 stands for no word."""
-
-    @property
-    def length(self) -> int: ...
-
-    @property
-    def size(self) -> int: ...
-
-    def encode(self, text: str) -> Int[np.ndarray, " length"]: ...
+from diffusion_jax.types import Tokenizer
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from diffusion_jax.conditions import drop_condition
-from diffusion_jax.types import Batch, Condition, Index, Key
+from diffusion_jax.types import Batch, Condition, Index, Key, Tokenizer
 
 Known = Mapping[str, Any]  # name -> array [b ...]
 
@@ -141,13 +141,6 @@ class Attributes(Conditioning):
         return {self.name: jnp.zeros((shape[0], self.count))}
 
 
-@runtime_checkable
-class Tokenizer(Protocol):
-    """Text to token numbers [length]; 0 is padding."""
-
-    def encode(self, text: str) -> Any: ...
-
-
 @dataclass(frozen=True)
 class Text(Conditioning):
     """ "tokens" [b n], token numbers, as `Condition.tokens` with a mask, for a learned encoder.
@@ -174,8 +167,7 @@ class Text(Conditioning):
         return self.condition({"tokens": jnp.broadcast_to(empty, known["tokens"].shape)})
 
     def blank(self, shape: tuple[int, ...]) -> Known:
-        length = len(self.tokenizer.encode(""))
-        return {"tokens": jnp.ones((shape[0], length), jnp.int32)}
+        return {"tokens": jnp.ones((shape[0], self.tokenizer.length), jnp.int32)}
 
 
 @dataclass(frozen=True)
