@@ -7,7 +7,15 @@ import optax
 
 from diffusion_jax import Gaussian, Rectified, V
 from diffusion_jax.data import COLOURS, SHAPES, in_memory, shapes
-from diffusion_jax.models import Encoded, Layout, LayoutEncoder, from_linen, shapes_unet, with_time
+from diffusion_jax.models import (
+    Encoded,
+    Layout,
+    LayoutEncoder,
+    Located,
+    from_linen,
+    shapes_unet,
+    with_time,
+)
 from diffusion_jax.training.experiment import Experiment, adam
 
 
@@ -37,7 +45,7 @@ def recipe(
     """
     names = tuple(f"{colour} {shape}" for colour in COLOURS for shape in SHAPES)
     encoder = LayoutEncoder(len(names), width=64, layers=1)
-    network = Encoded(encoder, shapes_unet(size, channels))
+    network = Encoded(encoder, Located(shapes_unet(size, channels)))
     return Experiment(
         source=lambda split, data_dir: in_memory(shapes(split, size)),
         image_shape=(size, size, 3),

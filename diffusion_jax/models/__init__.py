@@ -14,7 +14,7 @@ from diffusion_jax.models.conditioning import (
     Layout,
     Text,
 )
-from diffusion_jax.models.encoders import Encoded, LayoutEncoder, TextEncoder
+from diffusion_jax.models.encoders import Encoded, LayoutEncoder, Located, TextEncoder
 from diffusion_jax.models.image_conditioning import (
     Edges,
     Grey,
@@ -44,6 +44,7 @@ __all__ = [
     "Joined",
     "Layout",
     "LayoutEncoder",
+    "Located",
     "LowResolution",
     "NoiseAwareClassifier",
     "PooledDown",

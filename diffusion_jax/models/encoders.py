@@ -38,6 +38,30 @@ class Encoded(nn.Module):
         return self.network(x, t, self.encoder(condition))
 
 
+class Located(nn.Module):
+    """(x, t, condition) -> the answer of a network that also sees where each pixel is.
+
+    Row and column, from -1 to 1, follow the channels of `condition.image`: without them pixels
+    know their place by the zeros around the picture alone, and boxes in tokens are hard to find.
+
+    Attributes:
+        network: called as (x, t, condition).
+
+    Source: Liu et al. 2018 (arXiv:1807.03247), section 3.
+    """
+
+    network: nn.Module
+
+    def __call__(self, x: Array, t: Array, condition: Condition = Condition()) -> Array:
+        b, h, w, _ = x.shape
+        row, column = (jnp.linspace(-1.0, 1.0, n, dtype=jnp.float32) for n in (h, w))
+        place = jnp.stack(jnp.meshgrid(row, column, indexing="ij"), axis=-1)
+        image = jnp.broadcast_to(place[None], (b, h, w, 2))
+        if condition.image is not None:
+            image = jnp.concatenate([condition.image, image], axis=-1)
+        return self.network(x, t, condition._replace(image=image))
+
+
 class TextEncoder(nn.Module):
     """Token ids as features, by a small bidirectional transformer.
 

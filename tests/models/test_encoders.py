@@ -8,7 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion_jax.models import Encoded, LayoutEncoder, Sinusoidal, TextEncoder, UNet, from_linen
+from diffusion_jax.models import (
+    Encoded,
+    LayoutEncoder,
+    Located,
+    Sinusoidal,
+    TextEncoder,
+    UNet,
+    from_linen,
+)
 from diffusion_jax.types import Condition
 from tests.oracle import normal
 
@@ -217,3 +225,21 @@ def test_a_u_net_reads_what_is_encoded():
     assert "down0_attention0_cross" in shapes["network"] and "vector" in shapes["network"]
     assert {"block0", "block1"} < set(shapes["encoder"])
     assert jax.eval_shape(model.apply, shapes, x, t, LAYOUT).shape == x.shape
+
+
+def test_located_tells_every_pixel_its_place():
+    seen = []
+
+    class Spy(nn.Module):
+        def __call__(self, x, t, condition):
+            seen.append(condition.image)
+            return x
+
+    x = jnp.zeros((2, 3, 5, 1))
+    Located(Spy()).apply({}, x, jnp.zeros(2))
+    Located(Spy()).apply({}, x, jnp.zeros(2), Condition(image=jnp.full((2, 3, 5, 1), 7.0)))
+    alone, joined = seen
+    np.testing.assert_array_equal(alone[1, :, 0, 0], [-1, 0, 1])
+    np.testing.assert_array_equal(alone[1, 0, :, 1], [-1, -0.5, 0, 0.5, 1])
+    np.testing.assert_array_equal(joined[..., 0], 7.0)
+    np.testing.assert_array_equal(joined[..., 1:], alone)
