@@ -30,6 +30,14 @@ from diffusion_jax.denoisers import (
     precondition,
     table_time,
 )
+from diffusion_jax.editing import (
+    RePaint,
+    Replacement,
+    grey_basis,
+    inversion_grid,
+    renoise,
+    repaint_grid,
+)
 from diffusion_jax.frequencies import (
     dct,
     inverse_dct,
@@ -42,6 +50,10 @@ from diffusion_jax.guidance import (
     extrapolate,
     rescaled,
     within,
+)
+from diffusion_jax.interpolation import (
+    lerp,
+    slerp,
 )
 from diffusion_jax.likelihood import (
     bits_per_dimension,
@@ -243,7 +255,9 @@ __all__ = [
     "Pixelate",
     "Prediction",
     "PredictorCorrector",
+    "RePaint",
     "Rectified",
+    "Replacement",
     "ScaledLinearBeta",
     "Score",
     "Sigmoid",
@@ -300,6 +314,7 @@ __all__ = [
     "fixed_small",
     "flow_log_density",
     "geometric_scales",
+    "grey_basis",
     "guided_by",
     "heat",
     "hybrid_terms",
@@ -307,9 +322,11 @@ __all__ = [
     "init_history",
     "init_learned",
     "inverse_dct",
+    "inversion_grid",
     "karras",
     "leading",
     "learned_range",
+    "lerp",
     "linspace",
     "log_snr",
     "midpoint",
@@ -318,11 +335,14 @@ __all__ = [
     "probability_flow",
     "published_third",
     "quadratic",
+    "renoise",
+    "repaint_grid",
     "rescaled",
     "restoration_loss",
     "reverse_drift",
     "sample",
     "simple",
+    "slerp",
     "sliced_score_matching",
     "sliced_score_matching_vr",
     "table_time",

@@ -1,4 +1,4 @@
-"""A new guidance scale, eta, label or seed compiles nothing."""
+"""A new guidance scale, interval, eta, label, seed, strength or mask compiles nothing."""
 
 import jax
 import jax.numpy as jnp
@@ -50,6 +50,55 @@ def test_new_values_compile_nothing_and_change_the_answer():
         changed = generate(**{**first, name: value})
         assert np.abs(changed - answer).max() > 1e-4, name
     assert generate._cache_size() == 1
+    assert len(traces) == 1
+
+
+def test_new_guidance_and_edits_compile_nothing_and_change_the_answer():
+    process, traces = dj.Gaussian(dj.Cosine()), []
+
+    def log_p(pixels, t):
+        return -jnp.sum(pixels**2, axis=1)
+
+    @jax.jit
+    def edit(sampler, gamma, phi, low, high, push, strength, known, mask):
+        traces.append(1)
+        condition, null = LABELS.condition(jnp.array([0, 1])), LABELS.null(2)
+        scale, rule = dj.within(gamma, low, high), dj.rescaled(phi)
+        fused = dj.classifier_free_fused(network, condition, null, scale, combine=rule)
+        denoiser = dj.denoiser_from(fused, process, dj.V())
+        denoiser = dj.classifier_guided(denoiser, log_p, process, push)
+        denoiser = dj.guided_by(denoiser, log_p, process, push)
+        x = dj.renoise(jax.random.key(0), process, known, strength)
+        times = strength * dj.repaint_grid(dj.trailing(4), 2, 2)
+        sampler = dj.RePaint(sampler, known, mask)
+        return dj.sample(jax.random.key(1), sampler, process, denoiser, x, times)
+
+    first = {
+        "sampler": dj.DDIM(0.5),
+        "gamma": jnp.array([2.0, 3.0]),
+        "phi": 0.3,
+        "low": 0.2,
+        "high": 0.7,
+        "push": 0.1,
+        "strength": 0.8,
+        "known": normal(0, 2, 2),
+        "mask": jnp.array([[1.0, 0.0]]),
+    }
+    others = {
+        "gamma": jnp.array([4.0, -1.0]),
+        "phi": 0.9,
+        "low": 0.5,
+        "high": 0.3,
+        "push": 0.3,
+        "strength": 0.6,
+        "known": normal(1, 2, 2),
+        "mask": jnp.array([[0.0, 1.0]]),
+    }
+    answer = edit(**first)
+    for name, value in others.items():
+        changed = edit(**{**first, name: value})
+        assert np.abs(changed - answer).max() > 1e-4, name
+    assert edit._cache_size() == 1
     assert len(traces) == 1
 
 
