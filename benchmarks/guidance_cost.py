@@ -24,6 +24,7 @@ import jax.numpy as jnp  # noqa: E402
 import diffusion_jax as dj  # noqa: E402
 from diffusion_jax.models import ClassLabels, UNet, digits_unet, from_linen  # noqa: E402
 
+PAIRS = (("guided", "plain, twice the batch"), ("guidance off", "the network alone"))
 PROCESS = dj.Gaussian(dj.Cosine())
 LABELS = ClassLabels(10)
 NETWORKS = {
@@ -103,17 +104,12 @@ def main(batch: int = 16, rounds: int = 21) -> None:
             label: Program.of(function, params, x[:count])
             for label, (function, count) in programs(model, batch).items()
         }
-        for one, other in (
-            ("guided", "plain, twice the batch"),
-            ("guidance off", "the network alone"),
-        ):
+        for one, other in PAIRS:
             a, b = made[one], made[other]
             ms, least = compare(a, b, rounds)
             count = f"{a.convolutions} and {b.convolutions}"
-            print(
-                f"| {name} | {one} | {ms:.2f} | {other} | {least:.2f} | {ms / least:.3f} | {count} |",
-                flush=True,
-            )
+            row = (name, one, f"{ms:.2f}", other, f"{least:.2f}", f"{ms / least:.3f}", count)
+            print(f"| {' | '.join(row)} |", flush=True)
 
 
 if __name__ == "__main__":
