@@ -62,12 +62,15 @@ def compare(a: Program, b: Program, rounds: int) -> tuple[float, float]:
 def programs(model, batch: int) -> dict[str, tuple[Callable, int]]:
     """Each function of (params, x), and its batch."""
 
+    def labels(x):
+        return {"label": jnp.arange(len(x)) % 10}
+
     def condition(x):
-        return LABELS.condition(jnp.arange(len(x)) % 10)
+        return LABELS.condition(labels(x))
 
     def guided(params, x):
         network = functools.partial(model.apply, params)
-        fused = dj.classifier_free_fused(network, condition(x), LABELS.null(len(x)), 2.0)
+        fused = dj.classifier_free_fused(network, condition(x), LABELS.null(labels(x)), 2.0)
         return dj.denoiser_from(fused, PROCESS, dj.V())(x, jnp.full(len(x), 0.5))
 
     def plain(params, x):
@@ -99,7 +102,9 @@ def main(batch: int = 16, rounds: int = 21) -> None:
     for name, (network, shape) in NETWORKS.items():
         model = from_linen(network)
         x = jax.random.normal(jax.random.key(0), (2 * batch, *shape))
-        params = model.init(jax.random.key(1), x[:1], jnp.ones(1), LABELS.null(1))
+        params = model.init(
+            jax.random.key(1), x[:1], jnp.ones(1), LABELS.null({"label": jnp.zeros(1, int)})
+        )
         made = {
             label: Program.of(function, params, x[:count])
             for label, (function, count) in programs(model, batch).items()

@@ -62,7 +62,8 @@ def test_new_guidance_and_edits_compile_nothing_and_change_the_answer():
     @jax.jit
     def edit(sampler, gamma, phi, low, high, push, strength, known, mask):
         traces.append(1)
-        condition, null = LABELS.condition(jnp.array([0, 1])), LABELS.null(2)
+        labels = {"label": jnp.array([0, 1])}
+        condition, null = LABELS.condition(labels), LABELS.null(labels)
         scale, rule = dj.within(gamma, low, high), dj.rescaled(phi)
         fused = dj.classifier_free_fused(network, condition, null, scale, combine=rule)
         denoiser = dj.denoiser_from(fused, process, dj.V())
