@@ -103,7 +103,7 @@ class ClassLabels(Conditioning):
             )
 
     def check(self, known: Known) -> None:
-        wrong = sorted({int(v) for v in known["label"] if not -1 <= v < self.classes})
+        wrong = sorted({int(v) for v in known.get("label", ()) if not -1 <= v < self.classes})
         if wrong and self.classes:
             raise ValueError(
                 f"label {wrong[0]} is out of range: this model knows 0..{self.classes - 1} "

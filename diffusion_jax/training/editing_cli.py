@@ -68,13 +68,29 @@ def classified(experiment: Experiment, classifier: Task, params: Any, scale: Sca
         return classifier.model.apply(params, x, t, Condition())
 
     def steer(denoiser: Denoiser, process: Any, known: Known) -> Denoiser:
-        if "label" not in known:
-            raise ValueError("--classifier steers to a label; name one with --label.")
         return classifier_guided(
             denoiser, class_log_probability(logits, known["label"]), process, scale
         )
 
     return dataclasses.replace(experiment, steer=steer)
+
+
+def check_steers(classifier: Task, known: Known) -> None:
+    """Raises ValueError unless every picture has a label that the classifier knows."""
+    shape = (1, *classifier.image_shape)
+    answer = jax.eval_shape(
+        lambda key: classifier.model.apply(
+            classifier.init_params(key), jnp.zeros(shape), jnp.zeros(1), Condition()
+        ),
+        jax.random.key(0),
+    )
+    classes = answer.shape[1]
+    for label in known.get("label", [-1]):
+        if not 0 <= label < classes:
+            raise ValueError(
+                f"--classifier steers to labels 0..{classes - 1}, and "
+                f"{'none' if label == -1 else label} was asked for; name them with --label."
+            )
 
 
 def check_starts_from_noise(experiment: Experiment, flag: str) -> None:

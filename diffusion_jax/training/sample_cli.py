@@ -18,6 +18,7 @@ from diffusion_jax.models.conditioning import Known
 from diffusion_jax.training import checkpoints
 from diffusion_jax.training.editing_cli import (
     check_starts_from_noise,
+    check_steers,
     classified,
     repainted,
     started_from,
@@ -55,7 +56,7 @@ class SampleOptions:
     num: int = 64
     """how many pictures"""
     seed: int = 0
-    """picture i depends on the seed, i and its label alone (adaptive: on its batch, by 1e-4)"""
+    """picture i depends on the seed, i and what is told of it (adaptive: on its batch, by 1e-4)"""
     steps: int | None = None
     """steps of the sampler (default: the recipe's, or 50; 1 for adaptive)"""
     sampler: SamplerName = "recipe"
@@ -73,7 +74,7 @@ class SampleOptions:
     grid: GridName = "recipe"
     """which times to walk; the recipe's own by default"""
     guidance: float | None = None
-    """classifier-free guidance, gamma: 0 ignores the label, 1 is none (default: the recipe's)"""
+    """classifier-free guidance, gamma: 0 ignores what is told, 1 is none (default: the recipe's)"""
     told: Annotated[Told, tyro.conf.arg(name="")] = Told()
     """what the model is told"""
     init_image: Path | None = None
@@ -99,7 +100,7 @@ class SampleOptions:
     devices: int | None = None
     """devices to use (default: all)"""
     data_dir: Path | None = None
-    """folder of prepared TFDS sets, for processes that start from data"""
+    """folder of prepared TFDS sets, for processes that start from data and for held-out examples"""
     recipe: Path | None = None
     """a recipe that isn't in configs/; its code is executed"""
 
@@ -118,7 +119,6 @@ def sample_command(argv: Sequence[str]) -> None:
     steps = choose_steps(experiment, options)
     choose_grid(experiment.process, options.grid, experiment.grid)(steps)  # refuses before any work
     known = known_from(experiment, options.num, options.told, options.data_dir)
-    check_known(experiment, known, guidance)
     check_belongs(options)
     mesh = data_mesh(options.devices)
     check_divides(options.batch_size, mesh.size, what="--batch-size")
@@ -126,18 +126,13 @@ def sample_command(argv: Sequence[str]) -> None:
         check_writable(path)
 
     if options.classifier:
-        experiment = steered(experiment, options, mesh)
-    if options.init_image:
-        strength = 0.6 if options.strength is None else options.strength
-        experiment = started_from(experiment, options.init_image, strength)
-    if options.told.inpaint:
-        check_starts_from_noise(experiment, "--inpaint")
-    if options.resamples is not None:
-        experiment = repainted(experiment, options.resamples)
+        experiment = steered(experiment, options, known, mesh)
+    check_known(experiment, known, guidance)
     params = load_params(experiment, options.run_dir, options.weights, options.step, mesh)
     _, process = experiment.parts(params)
+    chosen = choose_grid(process, options.grid, experiment.grid)
     pictures = draw(
-        dataclasses.replace(experiment, grid=choose_grid(process, options.grid, experiment.grid)),
+        edited(dataclasses.replace(experiment, grid=chosen), options),
         params,
         sampler,
         known,
@@ -171,7 +166,19 @@ def check_belongs(options: SampleOptions) -> None:
             raise ValueError(f"{as_flag(name)} was given, but it belongs to {flag}.")
 
 
-def steered(experiment: Experiment, options: SampleOptions, mesh: Mesh) -> Experiment:
+def edited(experiment: Experiment, options: SampleOptions) -> Experiment:
+    """The experiment with --init-image and --inpaint."""
+    if options.init_image:
+        strength = 0.6 if options.strength is None else options.strength
+        experiment = started_from(experiment, options.init_image, strength)
+    if options.told.inpaint:
+        check_starts_from_noise(experiment, "--inpaint")
+    if options.resamples is not None:
+        experiment = repainted(experiment, options.resamples)
+    return experiment
+
+
+def steered(experiment: Experiment, options: SampleOptions, known: Known, mesh: Mesh) -> Experiment:
     """The experiment with --classifier."""
     assert options.classifier is not None
     classifier = load_task(options.classifier)
@@ -179,6 +186,7 @@ def steered(experiment: Experiment, options: SampleOptions, mesh: Mesh) -> Exper
     if not np.isfinite(scale):
         raise ValueError(f"--classifier-scale is {scale}; it must be a finite number.")
     params = load_params(classifier, options.classifier, "ema", None, mesh)
+    check_steers(classifier, known)
     return classified(experiment, classifier, params, scale)
 
 

@@ -15,7 +15,7 @@ from diffusion_jax.data import grid, to_uint8
 from diffusion_jax.data.pipeline import stacked
 from diffusion_jax.models.conditioning import ClassLabels, Known
 from diffusion_jax.samplers import sample
-from diffusion_jax.training.experiment import Experiment
+from diffusion_jax.training.experiment import Experiment, unsteered
 from diffusion_jax.training.sharding import batched, check_divides, replicated
 from diffusion_jax.types import Params, Sampler
 
@@ -121,7 +121,9 @@ def check_known(experiment: Experiment, known: Known, guidance: float) -> None:
     missing = sorted(set(conditioning.features) - set(known))
     if missing:
         raise ValueError(f"this model has to be told {missing[0]!r} of every picture.")
-    conditioning.check(known)
+    # What steers may be told a label that the network isn't.
+    read = {name: v for name, v in known.items() if name in conditioning.features}
+    conditioning.check(known if experiment.steer is unsteered else read)
     if guidance == 1.0:
         return
     one = {name: value[:1] for name, value in known.items()}

@@ -10,12 +10,13 @@ import pytest
 
 import diffusion_jax as dj
 from diffusion_jax.data import SHAPES_WORDS, read_png, save_png
-from diffusion_jax.models import from_linen
+from diffusion_jax.models import ClassLabels, from_linen
 from diffusion_jax.training import known_cli
-from diffusion_jax.training.editing_cli import classified
+from diffusion_jax.training.editing_cli import check_steers, classified
 from diffusion_jax.training.known_cli import Told, known_from
 from diffusion_jax.training.recipes import load_recipe
 from diffusion_jax.training.sample_cli import sample_command
+from diffusion_jax.training.sampling import check_known
 from tests.training import toy
 from tests.training.toy import fails
 
@@ -201,3 +202,27 @@ def test_a_classifier_of_other_noise_is_refused():
     other = dataclasses.replace(experiment, image_shape=(8, 8, 1), model=from_linen(toy.Tiny(4)))
     with pytest.raises(ValueError, match=r"pictures of \(8, 8, 1\)"):
         classified(experiment, other, (), 1.0)
+
+
+def test_an_unconditional_model_may_be_steered_to_labels():
+    experiment = dataclasses.replace(toy.recipe(), conditioning=ClassLabels(0))
+    known = {"label": np.array([1])}
+    with pytest.raises(ValueError, match="knows no labels"):
+        check_known(experiment, known, 1.0)
+    check_known(classified(experiment, experiment, (), 1.0), known, 1.0)
+
+
+def test_labels_that_a_classifier_does_not_know_are_refused():
+    """Inside jit a label of -1 would be the last class."""
+    classifier = recipe("fashion_mnist_classifier")
+    check_steers(classifier, {"label": np.array([0, 9])})
+    for known, said in (({"label": np.array([3, -1])}, "none"), ({}, "none"),
+                        ({"label": np.array([10])}, "10")):  # fmt: skip
+        with pytest.raises(ValueError, match=rf"labels 0\.\.9, and {said} was asked for"):
+            check_steers(classifier, known)
+
+
+def test_a_grid_that_is_chosen_is_the_one_that_is_edited(pictures):
+    """--grid names the whole walk, of which --strength takes the end."""
+    little = drawn("--init-image picture.png --strength 0.02 --grid quadratic --guidance 1")
+    assert np.abs(little - known_cli.in_range(pictures)).mean() < 0.05
