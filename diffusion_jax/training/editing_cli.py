@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from diffusion_jax.classifier_guidance import class_log_probability, classifier_guided
 from diffusion_jax.data.images import read_png
