@@ -149,8 +149,10 @@ def known_from(experiment: Experiment, num: int, told: Told, data_dir: Path | No
         )
     whole = experiment.conditioning
     parts = whole.parts if isinstance(whole, conditions.Joined) else (whole,)
-    reads: dict[str, Conditioning | None] = {"inpaint": None}  # any model: its sampler keeps pixels
-    reads |= {READERS[type(part)][0]: part for part in parts if type(part) in READERS}
+    reads: dict[str, Conditioning | None] = {
+        READERS[type(part)][0]: part for part in parts if type(part) in READERS
+    }
+    reads.setdefault("inpaint", None)  # with any model: its sampler keeps the pixels
     values: dict[str, Any] = {
         **{name: getattr(told, name) for name, _ in READERS.values()},
         "inpaint": told.inpaint and (told.inpaint, told.mask),

@@ -188,8 +188,12 @@ def test_a_classifier_steers_to_the_label():
     params = experiment.init_params(jax.random.key(0))
     x, t = jnp.zeros((2, 4, 4, 1)), jnp.full(2, 0.5)
     known = {"label": jnp.array([0, 1])}
-    x0 = steered.denoiser(params, known, None)(x, t).x0
-    plain = experiment.denoiser(params, known, None)(x, t).x0
+
+    @jax.jit
+    def change_of(x, t):
+        return [e.denoiser(params, known, None)(x, t).x0 for e in (steered, experiment)]
+
+    x0, plain = change_of(x, t)
     change = np.asarray(x0 - plain).mean((1, 2, 3))
     assert change[0] < -0.01 and change[1] > 0.01
 

@@ -13,7 +13,7 @@ import pytest
 
 import diffusion_jax as dj
 from diffusion_jax.data import digits, from_arrays
-from diffusion_jax.models import from_linen
+from diffusion_jax.models import digits_classifier, from_linen
 from diffusion_jax.training import terminals
 from diffusion_jax.training.experiment import denoising
 from diffusion_jax.training.loop import Options, train
@@ -71,6 +71,24 @@ def check_own_network(recipe):
 
     loss, y = jax.eval_shape(both, jax.random.key(0))
     assert loss.shape == () and y.shape == shape
+
+
+def test_a_classifier_trains_and_draws_nothing(tmp_path):
+    recipe = load_recipe(CONFIGS / "fashion_mnist_classifier.py")(steps=2, batch_size=8)
+    logits = jax.eval_shape(
+        lambda key: recipe.model.apply(
+            recipe.init_params(key), jnp.zeros((2, 28, 28, 1)), jnp.ones(2), dj.Condition()
+        ),
+        jax.random.key(0),
+    )
+    assert logits.shape == (2, 10)
+    digits_task = dataclasses.replace(
+        recipe, source=lambda split, data_dir: digits(split), image_shape=(8, 8, 1),
+        model=from_linen(digits_classifier(channels=4)),
+    )  # fmt: skip
+    options = Options(log_every=1, checkpoint_every=2, sample_every=1)
+    state = train(digits_task, options, tmp_path, show=False)
+    assert int(state.step) == 2 and not (tmp_path / "samples").exists()
 
 
 INDEX = jnp.arange(200)
