@@ -84,7 +84,7 @@ def test_a_classifier_trains_and_draws_nothing(tmp_path):
     assert logits.shape == (2, 10)
     digits_task = dataclasses.replace(
         recipe, source=lambda split, data_dir: digits(split), image_shape=(8, 8, 1),
-        model=from_linen(digits_classifier(channels=4)),
+        model=from_linen(digits_classifier(channels=8)),
     )  # fmt: skip
     options = Options(log_every=1, checkpoint_every=2, sample_every=1)
     state = train(digits_task, options, tmp_path, show=False)
