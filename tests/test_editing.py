@@ -77,6 +77,15 @@ def test_a_process_of_frequencies_keeps_known_pixels_to_rounding():
     assert np.abs(found - KNOWN)[~known].max() > 0.1
 
 
+def test_at_the_end_no_noise_is_left_even_where_the_process_has_some():
+    """Heat's sigma is the same at every t, t = 0 too."""
+    process, x = dj.heat(), normal(2, *SHAPE)
+    replacement = dj.Replacement(dj.Heat(), KNOWN, jnp.ones((1, 1, 1, 1)))
+    for t, low, high in ((0.0, 0.0, 1e-5), (0.5, 1e-2, np.inf)):
+        found = process.decode(replacement.replace(x, jnp.full(3, t), process, x))
+        assert low <= np.abs(found - KNOWN).max() < high
+
+
 def test_colourisation_keeps_grey_and_makes_colours():
     basis = dj.grey_basis()
     np.testing.assert_allclose(basis @ basis.T, np.eye(3), atol=1e-6)
@@ -145,9 +154,7 @@ def test_a_rise_is_the_forward_process_and_asks_no_denoiser():
     np.testing.assert_allclose(found, r * x + jnp.sqrt(v) * noise[0, 1], rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    "inner", [dj.DPMSolverPP(2), dj.DPMSolverPPSingle(2), dj.UniPC(2), dj.DEIS(3)], ids=oracle.name
-)
+@pytest.mark.parametrize("inner", [dj.DPMSolverPP(2), dj.UniPC(2)], ids=oracle.name)
 def test_after_a_rise_a_solver_begins_anew(inner):
     """The whole walk is its two halves one after the other, which share no history."""
     sampler = dj.RePaint(inner, KNOWN, MASK)
@@ -192,44 +199,43 @@ def inpainting_errors(resamples, jump=5, steps=20):
 def test_resampling_brings_the_unknown_closer_to_its_law_given_the_known():
     """Without, the neighbour follows the known value by about half of what it should."""
     once, some, many = (inpainting_errors(r) for r in (1, 4, 10))
-    print(once, some, many)
     assert once[0] > 0.3
     assert some[0] < 0.5 * once[0] and many[0] < 0.7 * some[0]
     assert some[1] < 0.5 * once[1] and many[1] < some[1]
 
 
 def test_renoise_is_the_forward_process_with_a_noise_of_its_own():
-    """White, another than the prior's and each step's of `sample` with the same key."""
+    """White, and another than the prior's and the first step's of `sample` with the same key."""
     shape = (400, 16)
-    z = dj.renoise(KEY, PROCESS, jnp.zeros(shape), 1.0)
-    first = dj.draw_prior(KEY, PROCESS, shape)
-    flat = np.stack([np.ravel(v) for v in (z, first, *steps_noise(shape))])
+
+    @jax.jit
+    def streams():
+        nothing = jnp.zeros(shape)
+        # A step from t = 1 to 0.5 with an x0 and a noise of 0 is its fresh noise alone.
+        silent = functools.partial(dj.sample, KEY, dj.DDIM(1.0), PROCESS)
+        step = silent(lambda x, t: dj.Prediction(0 * x, 0 * x), nothing, jnp.array([1.0, 0.5]))
+        z = dj.renoise(KEY, PROCESS, nothing, 1.0)
+        return z, dj.draw_prior(KEY, PROCESS, shape), step / step.std()
+
+    flat = np.stack([np.ravel(v) for v in streams()])
     bound = 5 / np.sqrt(flat.shape[1])
     assert np.abs(flat.mean(1)).max() < bound
     assert np.abs(flat @ flat.T / flat.shape[1] - np.eye(len(flat))).max() < bound * np.sqrt(2)
 
 
-def steps_noise(shape, steps=2):
-    """What `sample` draws in its steps."""
-    key = jax.random.fold_in
-    from diffusion_jax.random import example_keys
-    from diffusion_jax.random import normal as drawn
-
-    for i in range(steps):
-        keys = jax.vmap(key, (0, None))(example_keys(key(KEY, i), jnp.arange(shape[0])), 0)
-        yield drawn(keys, shape[1:])
+renoise = jax.jit(dj.renoise, static_argnums=1)
 
 
 def test_renoised_pictures_by_strength_index_and_coordinates():
-    x = dj.renoise(KEY, PROCESS, KNOWN, jnp.array([0.0, 0.4, 1.0]))
+    x = renoise(KEY, PROCESS, KNOWN, jnp.array([0.0, 0.4, 1.0]))
     np.testing.assert_array_equal(x[0], KNOWN[0])
     alpha, sigma = PROCESS.scales(jnp.full(1, 0.4), KNOWN[:1])
     z = (x[1:2] - alpha * KNOWN[1:2]) / sigma
-    again = dj.renoise(KEY, PROCESS, KNOWN[1:2], 0.4, index=jnp.array([1]))
-    np.testing.assert_array_equal(again[0], x[1])
+    again = renoise(KEY, PROCESS, KNOWN[1:2], 0.4, index=jnp.array([1]))
+    np.testing.assert_allclose(again[0], x[1], atol=1e-6)
     spectral = dj.blurring()
     np.testing.assert_allclose(
-        dj.renoise(KEY, spectral, KNOWN, 0.0), spectral.encode(KNOWN), atol=1e-6
+        renoise(KEY, spectral, KNOWN, 0.0), spectral.encode(KNOWN), atol=1e-6
     )
     assert 0.5 < z.std() < 1.5
 
@@ -256,7 +262,6 @@ def test_inversion_and_back_loses_less_with_more_steps():
         return jnp.abs(walk(walk(x0, grid), grid[::-1]) - x0).max()
 
     errors = [float(error(dj.trailing(n))) for n in (25, 50, 100)]
-    print(errors)
     assert errors[2] < 0.1
     assert errors[1] < 0.7 * errors[0] and errors[2] < 0.7 * errors[1]
 

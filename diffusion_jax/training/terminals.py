@@ -23,7 +23,8 @@ from diffusion_jax.types import Index, Key, Process
 
 Label = Int[Array, " b"]
 
-# Streams of the key beside draw_prior's own, 2^32 - 1: no step of a grid has these numbers.
+# Streams of the key beside draw_prior's, 2^32 - 1, and renoise's, 2^32 - 4: no step of a grid has
+# these numbers.
 _CHOICE, _NOISE = 2**32 - 2, 2**32 - 3
 
 
