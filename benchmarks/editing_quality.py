@@ -3,7 +3,7 @@
 On 100 real held-out pictures, with the model alone (no guidance), prints, writes to editing.json
 and draws into --pictures:
 - inversion: the mean squared error, pixels in [0, 1], of DDIM to t = 1 and back, at 20, 50 and 100
-  steps of a grid that is finer towards the data; and edits, the code drawn under another label;
+  even steps; and edits, the code drawn under another label;
 - inpainting of the lower half, by replacement and by RePaint: the seam error, which is the root
   mean square by which the change from the last known row to the first drawn one differs from
   what a linear continuation of the known rows and of the drawn rows would have it be; that of
@@ -45,11 +45,6 @@ def seam_error(pictures: np.ndarray, row: int) -> float:
     down = x[:, row] - (2 * x[:, row - 1] - x[:, row - 2])
     up = x[:, row - 1] - (2 * x[:, row] - x[:, row + 1])
     return float(np.sqrt(np.mean((down**2 + up**2) / 2)))
-
-
-def fine_at_data(steps: int) -> jax.Array:
-    """Times (i / n)^2: DDIM's error comes from the steps near the data."""
-    return dj.linspace(steps) ** 2
 
 
 def main(
@@ -106,7 +101,7 @@ def main(
 
     for count in (20, 50, 100):
         began = time.perf_counter()
-        up = dj.inversion_grid(fine_at_data(count), START)
+        up = dj.inversion_grid(dj.trailing(count), START)
         code = walk(dj.DDIM(), real, up, label)
         back = walk(dj.DDIM(), code, up[::-1], label)
         error = np.mean(np.square((back - real) / 2), axis=(1, 2, 3))

@@ -119,7 +119,7 @@ def main(
     run_dir: tyro.conf.Positional[Path],
     num: int = 1000,
     guidance: tuple[float, ...] = (1.0, 2.0, 4.0),
-    steps: int = 20,
+    steps: int = 12,
     pairs: int = 200,
     step: int | None = None,
     seed: int = 1,

@@ -5,7 +5,7 @@ python train.py configs/shapes_captions.py
 
 import optax
 
-from diffusion_jax import Gaussian, Rectified, V
+from diffusion_jax import DPMSolverPP, Gaussian, Rectified, V
 from diffusion_jax.data import SHAPES_WORDS, in_memory, shapes, tokenized
 from diffusion_jax.models import (
     Encoded,
@@ -58,6 +58,7 @@ def recipe(
         steps=steps,
         seed=seed,
         ema_decay=ema_decay,
+        sampler=DPMSolverPP(order=2),
         accumulate=accumulate,
         guidance=2.0,
     )

@@ -5,7 +5,7 @@ python train.py configs/shapes_inpainting.py
 
 import optax
 
-from diffusion_jax import Gaussian, Rectified, V
+from diffusion_jax import DPMSolverPP, Gaussian, Rectified, V
 from diffusion_jax.data import in_memory, shapes
 from diffusion_jax.models import Inpainting, from_linen, shapes_unet, with_time
 from diffusion_jax.training.experiment import Experiment, adam
@@ -48,5 +48,6 @@ def recipe(
         steps=steps,
         seed=seed,
         ema_decay=ema_decay,
+        sampler=DPMSolverPP(order=2),
         accumulate=accumulate,
     )

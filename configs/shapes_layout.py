@@ -5,7 +5,7 @@ python train.py configs/shapes_layout.py
 
 import optax
 
-from diffusion_jax import Gaussian, Rectified, V
+from diffusion_jax import DPMSolverPP, Gaussian, Rectified, V
 from diffusion_jax.data import COLOURS, SHAPES, in_memory, shapes
 from diffusion_jax.models import (
     Encoded,
@@ -59,6 +59,7 @@ def recipe(
         steps=steps,
         seed=seed,
         ema_decay=ema_decay,
+        sampler=DPMSolverPP(order=2),
         accumulate=accumulate,
         guidance=2.0,
         class_names=names,
