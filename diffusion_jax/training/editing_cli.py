@@ -10,11 +10,36 @@ import jax.numpy as jnp
 from diffusion_jax.classifier_guidance import class_log_probability, classifier_guided
 from diffusion_jax.data.images import read_png
 from diffusion_jax.editing import RePaint, repaint_grid
+from diffusion_jax.guidance import classifier_free_fused, extrapolate, rescaled, within
 from diffusion_jax.models.conditioning import Known
-from diffusion_jax.training.experiment import Experiment, Task
+from diffusion_jax.training.experiment import Conditional, Experiment, Task
 from diffusion_jax.training.known_cli import in_range
 from diffusion_jax.training.terminals import FromImage, FromNoise
-from diffusion_jax.types import Condition, Denoiser, Scalar
+from diffusion_jax.types import Condition, Denoiser, Network, Scalar
+
+
+def guided_within(
+    experiment: Experiment, interval: tuple[float, float] | None, phi: float | None
+) -> Experiment:
+    """The experiment that is guided in an interval of t alone, or rescaled, or both.
+
+    Raises:
+        ValueError: an interval or phi out of range.
+    """
+    low, high = interval or (0.0, 1.0)
+    if not 0 <= low < high <= 1:
+        raise ValueError(f"--interval is {low:g} {high:g}; it must be 0 <= LOW < HIGH <= 1.")
+    if phi is not None and not 0 <= phi <= 1:
+        raise ValueError(f"--rescale is {phi:g}; it must be from 0 to 1.")
+    combine = extrapolate if phi is None else rescaled(phi)
+
+    def guide(
+        network: Conditional, condition: Condition, null: Condition, scale: Scalar
+    ) -> Network:
+        inside = within(scale, low, high)
+        return classifier_free_fused(network, condition, null, inside, combine=combine)
+
+    return dataclasses.replace(experiment, guide=guide)
 
 
 def repainted(experiment: Experiment, resamples: int) -> Experiment:

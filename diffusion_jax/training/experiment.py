@@ -52,7 +52,7 @@ from diffusion_jax.types import (
 
 Grid = Callable[[int], jax.Array]
 Steer = Callable[[Denoiser, Process, Known], Denoiser]
-Told = Callable[[jax.Array, jax.Array, Condition], jax.Array]
+Conditional = Callable[[jax.Array, jax.Array, Condition], jax.Array]
 
 
 def unsteered(denoiser: Denoiser, process: Process, known: Known) -> Denoiser:
@@ -170,6 +170,7 @@ class Experiment(Task):
         init_schedule: makes the parameters of a `Learned` schedule that is trained with the
             network, such as `init_learned`; params are then {"network": ..., "schedule": ...}.
         terminal: where sampling's x_1 comes from.
+        guide: (network, condition, null, gamma) -> network, classifier-free guidance.
         inpaint: (sampler, picture, mask) -> the sampler that keeps the picture where the mask is
             1, for pictures that come with "image" and "mask".
         steer: guidance before `finish`, (denoiser, process, known) -> denoiser.
@@ -185,6 +186,7 @@ class Experiment(Task):
     weighting: Weighting = constant
     init_schedule: Callable[[Key], Params] | None = None
     terminal: Terminal = FromNoise()
+    guide: Callable[[Conditional, Condition, Condition, Scalar], Network] = classifier_free_fused
     inpaint: Callable[[Sampler, jax.Array, jax.Array], Sampler] = Replacement
     steer: Steer = unsteered
     finish: Callable[[Denoiser, Process], Denoiser] = clip
@@ -200,7 +202,7 @@ class Experiment(Task):
             return network
         return {"network": network, "schedule": self.init_schedule(jax.random.fold_in(key, 1))}
 
-    def parts(self, params: Params) -> tuple[Told, Process]:
+    def parts(self, params: Params) -> tuple[Conditional, Process]:
         """The network (x, t, condition) -> y and the process that these parameters make."""
         if self.init_schedule is None:
             return functools.partial(self.model.apply, params), self.process
@@ -238,12 +240,14 @@ class Experiment(Task):
             network: Network = functools.partial(_with_condition, told, condition)
         else:
             null = self.conditioning.null(known)
-            network = classifier_free_fused(told, condition, null, guidance)
+            network = self.guide(told, condition, null, guidance)
         denoiser = denoiser_from(network, process, self.parameterization)
         return self.finish(self.steer(denoiser, process, known), process)
 
 
-def _with_condition(told: Told, condition: Condition, x: jax.Array, t: jax.Array) -> jax.Array:
+def _with_condition(
+    told: Conditional, condition: Condition, x: jax.Array, t: jax.Array
+) -> jax.Array:
     return told(x, t, condition)
 
 

@@ -20,6 +20,7 @@ from diffusion_jax.training.editing_cli import (
     check_starts_from_noise,
     check_steers,
     classified,
+    guided_within,
     repainted,
     started_from,
 )
@@ -75,6 +76,10 @@ class SampleOptions:
     """which times to walk; the recipe's own by default"""
     guidance: float | None = None
     """classifier-free guidance, gamma: 0 ignores what is told, 1 is none (default: the recipe's)"""
+    interval: tuple[float, float] | None = None
+    """LOW HIGH: guide only while t is between (0 data, 1 noise), as if gamma were 1 elsewhere"""
+    rescale: float | None = None
+    """phi: how far the guided answer's spread is brought back to the unguided one's (0)"""
     told: Annotated[Told, tyro.conf.arg(name="")] = Told()
     """what the model is told"""
     init_image: Path | None = None
@@ -167,7 +172,9 @@ def check_belongs(options: SampleOptions) -> None:
 
 
 def edited(experiment: Experiment, options: SampleOptions) -> Experiment:
-    """The experiment with --init-image and --inpaint."""
+    """The experiment with --interval, --rescale, --init-image and --inpaint."""
+    if options.interval is not None or options.rescale is not None:
+        experiment = guided_within(experiment, options.interval, options.rescale)
     if options.init_image:
         strength = 0.6 if options.strength is None else options.strength
         experiment = started_from(experiment, options.init_image, strength)

@@ -140,6 +140,8 @@ def test_variations_of_a_picture_differ(pictures):
         ("--init-image large.png", "--init-image: large.png has 8x8 pixels"),
         ("--init-image picture.png --strength 0", "--strength is 0.0; it must be over 0"),
         ("--init-image picture.png --strength 1.5", "--strength is 1.5; it must be over 0"),
+        ("--interval 0.8 0.2", "--interval is 0.8 0.2; it must be 0 <= LOW < HIGH <= 1"),
+        ("--rescale 2", "--rescale is 2; it must be from 0 to 1"),
         ("--strength 0.5", "--strength was given, but it belongs to --init-image"),
         ("--resamples 2", "--resamples was given, but it belongs to --inpaint"),
         ("--classifier-scale 2", "--classifier-scale was given, but it belongs to --classifier"),
@@ -230,3 +232,10 @@ def test_a_grid_that_is_chosen_is_the_one_that_is_edited(pictures):
     """--grid names the whole walk, of which --strength takes the end."""
     little = drawn("--init-image picture.png --strength 0.02 --grid quadratic --guidance 1")
     assert np.abs(little - known_cli.in_range(pictures)).mean() < 0.05
+
+
+def test_guidance_may_be_kept_to_an_interval_and_rescaled(pictures):
+    never = "--label 2 --guidance 5 --interval 0.98 0.99"  # no step of the grid lies there
+    np.testing.assert_allclose(drawn(never), drawn("--label 2 --guidance 1"), atol=1e-5)
+    whole, tame = drawn("--label 2 --guidance 5"), drawn("--label 2 --guidance 5 --rescale 1")
+    assert np.abs(whole - tame).max() > 1e-3
