@@ -1,6 +1,9 @@
 """Coloured shapes from captions, 16x16: "a large red cube above a blue ball".
 
-python train.py configs/shapes_captions.py
+    python train.py configs/shapes_captions.py
+    python sample.py runs/shapes_captions --prompt "a large red cube above a blue ball"
+
+How many captions are obeyed is in docs/guidance.md.
 """
 
 import optax

@@ -1,6 +1,9 @@
 """Coloured shapes with a hole, completed, 16x16.
 
-python train.py configs/shapes_inpainting.py
+    python train.py configs/shapes_inpainting.py
+    python sample.py runs/shapes_inpainting --inpaint picture.png --mask mask.png
+
+White of the mask is drawn anew; the rest stays as it is, bit for bit (docs/guidance.md).
 """
 
 import optax

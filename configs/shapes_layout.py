@@ -1,6 +1,10 @@
 """Coloured shapes from layouts, 16x16: boxes that say what goes where.
 
-python train.py configs/shapes_layout.py
+    python train.py configs/shapes_layout.py
+    python sample.py runs/shapes_layout --layout "red cube 0.1 0.1 0.5 0.5" "cyan ball 0.6 0.6 1 1"
+
+At step 2,236, 40 minutes beside other trainings on two cores, every box of 1,000 held-out layouts
+held its object, with an IoU of 1.000 (docs/guidance.md).
 """
 
 import optax
@@ -20,7 +24,7 @@ from diffusion_jax.training.experiment import Experiment, adam
 
 
 def recipe(
-    steps: int = 6000,
+    steps: int = 2500,
     batch_size: int = 32,
     seed: int = 0,
     learning_rate: float = 1e-3,

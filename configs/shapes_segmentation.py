@@ -1,6 +1,10 @@
 """Coloured shapes from segmentation maps, 16x16: where is a cube, a ball, a cone.
 
-python train.py configs/shapes_segmentation.py
+    python train.py configs/shapes_segmentation.py
+    python sample.py runs/shapes_segmentation --segmentation map.png
+
+After 2,000 steps, half an hour beside other trainings on two cores, 99.5 % of the pixels of 1,000
+held-out maps were right, and 98.1 % of the foreground's (docs/guidance.md).
 """
 
 import optax

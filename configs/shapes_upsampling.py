@@ -1,6 +1,9 @@
 """Coloured shapes enlarged, 16x16 to 32x32.
 
-python train.py configs/shapes_upsampling.py
+    python train.py configs/shapes_upsampling.py
+    python sample.py runs/shapes_upsampling --low-resolution small.png
+
+Conditioned on the small picture's noise level, as a stage of a cascade (docs/guidance.md).
 """
 
 import optax
