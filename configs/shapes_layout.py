@@ -56,7 +56,7 @@ def recipe(
         model=with_time(from_linen(network), lambda t: 1000.0 * t),
         process=Gaussian(Rectified(shift=3.0)),
         parameterization=V(),
-        conditioning=Layout(boxes=3, classes=len(names), drop=drop_layout),
+        conditioning=Layout(boxes=3, classes=len(names), drop=drop_layout, grid=16),
         learning_rate=optax.linear_schedule(0.0, learning_rate, 200),
         optimizer=adam,
         batch_size=batch_size,

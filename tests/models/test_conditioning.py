@@ -140,6 +140,8 @@ def test_layout_is_corners_and_labels():
     condition = Layout(2, 3).condition(told)
     np.testing.assert_allclose(condition.tokens[0, 0], [0.1, 0.2, 0.3, 0.4, 0, 0, 1])
     np.testing.assert_array_equal(condition.mask, [[True, False]])
+    rounded = Layout(2, 3, grid=4).condition(told)
+    np.testing.assert_allclose(rounded.tokens[0, 0, :4], [0.0, 0.25, 0.25, 0.5])
 
 
 def test_holes_are_boxes_of_every_size_and_place():
