@@ -54,6 +54,7 @@ def main(
     resamples: int = 10,
     jump: int = 5,
     seed: int = 1,
+    drawn: bool = False,
     pictures: Path | None = None,
     data_dir: Path | None = None,
 ) -> None:
@@ -65,6 +66,7 @@ def main(
         steps: of inpainting and image-to-image.
         resamples, jump: RePaint's.
         seed: of the noise.
+        drawn: edit pictures that the model itself draws, which may be shown anywhere.
         pictures: folder of the pictures (default: the run's report).
         data_dir: folder of prepared TFDS sets.
     """
@@ -90,6 +92,10 @@ def main(
     def clipped(sampler, x, times, label):
         denoiser = experiment.denoiser(restored.state, {"label": label}, None)
         return jnp.clip(dj.sample(key, sampler, process, denoiser, x, times), -1, 1)
+
+    if drawn:
+        x = dj.draw_prior(key, process, real.shape)
+        real = clipped(dj.DDIM(), x, dj.trailing(steps), label)
 
     def save(name: str, rows: list) -> None:
         shown = np.concatenate([to_uint8(row)[:12] for row in rows])
