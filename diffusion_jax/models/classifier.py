@@ -3,7 +3,7 @@
 Trained on noisy pictures at every t (`losses.classification_loss`), it gives p(class | x_t), whose
 gradient in x_t is what classifier guidance adds to the score.
 
-Source: Dhariwal & Nichol 2021 (arXiv:2105.05233), section 4 and table 12.
+Source: Dhariwal & Nichol 2021 (arXiv:2105.05233), section 4.
 """
 
 from collections.abc import Callable
@@ -87,7 +87,7 @@ def digits_classifier(
 def adm_classifier_64(classes: int = 1000, dtype: Any = jnp.float32) -> NoiseAwareClassifier:
     """ADM's classifier of 64x64 pictures, 65 M parameters with 1,000 classes; t in table steps.
 
-    Source: Dhariwal & Nichol 2021, table 12 (ImageNet 64).
+    Source: Dhariwal & Nichol 2021, the classifier of ImageNet 64.
     """
     return NoiseAwareClassifier(
         classes=classes,

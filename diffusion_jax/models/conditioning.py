@@ -70,7 +70,7 @@ class Conditioning(Protocol):
 
 @dataclass(frozen=True)
 class ClassLabels(Conditioning):
-    """ "label" [b] as one-hot `Condition.vector`; the null condition is the zero vector.
+    """`label` [b] as one-hot `Condition.vector`; the null condition is the zero vector.
 
     The U-Net's projection of a one-hot vector is a learned embedding for each class, and its
     bias a learned one for null.
@@ -115,7 +115,7 @@ class ClassLabels(Conditioning):
 
 @dataclass(frozen=True)
 class Attributes(Conditioning):
-    """ "attributes" [b count], real numbers, as `Condition.vector` with a last entry of 1.
+    """`attributes` [b count], real numbers, as `Condition.vector` with a last entry of 1.
 
     That entry tells null, which is all zeros, from attributes that are 0.
 
@@ -143,7 +143,7 @@ class Attributes(Conditioning):
 
 @dataclass(frozen=True)
 class Text(Conditioning):
-    """ "tokens" [b n], token numbers, as `Condition.tokens` with a mask, for a learned encoder.
+    """`tokens` [b n], token numbers, as `Condition.tokens` with a mask, for a learned encoder.
 
     Null is the empty text, as in GLIDE (Nichol et al. 2021, arXiv:2112.10741, section 2.3).
 
@@ -172,7 +172,7 @@ class Text(Conditioning):
 
 @dataclass(frozen=True)
 class Layout(Conditioning):
-    """ "boxes" [b n 4] and "box_label" [b n] as `Condition.tokens` [b n 4 + classes] with a mask.
+    """`boxes` [b n 4] and `box_label` [b n] as `Condition.tokens` [b n 4 + classes] with a mask.
 
     For a learned encoder, which adds what null is made of. Null has no boxes.
 

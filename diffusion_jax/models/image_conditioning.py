@@ -17,7 +17,7 @@ from diffusion_jax.types import Batch, Condition, Index, Key
 
 @dataclass(frozen=True)
 class Segmentation(Conditioning):
-    """ "segmentation" [b h w], a class for each pixel, as one-hot `Condition.image`.
+    """`segmentation` [b h w], a class for each pixel, as one-hot `Condition.image`.
 
     Attributes:
         classes: of a pixel.

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 from diffusion_jax.classifier_guidance import class_log_probability, classifier_guided
 from diffusion_jax.data.images import read_png
 from diffusion_jax.editing import RePaint, repaint_grid
-from diffusion_jax.guidance import classifier_free_fused, extrapolate, rescaled, within
+from diffusion_jax.guidance import Conditioned, classifier_free_fused, extrapolate, rescaled, within
 from diffusion_jax.models.conditioning import Known
-from diffusion_jax.training.experiment import Conditional, Experiment, Task
+from diffusion_jax.training.experiment import Experiment, Task
 from diffusion_jax.training.known_cli import in_range
 from diffusion_jax.training.terminals import FromImage, FromNoise
 from diffusion_jax.types import Condition, Denoiser, Network, Scalar
@@ -34,7 +34,7 @@ def guided_within(
     combine = extrapolate if phi is None else rescaled(phi)
 
     def guide(
-        network: Conditional, condition: Condition, null: Condition, scale: Scalar
+        network: Conditioned, condition: Condition, null: Condition, scale: Scalar
     ) -> Network:
         inside = within(scale, low, high)
         return classifier_free_fused(network, condition, null, inside, combine=combine)

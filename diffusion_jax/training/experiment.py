@@ -18,7 +18,7 @@ import optax
 from diffusion_jax.data import Augment, Source
 from diffusion_jax.denoisers import clip, denoiser_from
 from diffusion_jax.editing import Replacement
-from diffusion_jax.guidance import classifier_free_fused
+from diffusion_jax.guidance import Conditioned, classifier_free_fused
 from diffusion_jax.losses import (
     absolute,
     classification_loss,
@@ -52,7 +52,6 @@ from diffusion_jax.types import (
 
 Grid = Callable[[int], jax.Array]
 Steer = Callable[[Denoiser, Process, Known], Denoiser]
-Conditional = Callable[[jax.Array, jax.Array, Condition], jax.Array]
 
 
 def unsteered(denoiser: Denoiser, process: Process, known: Known) -> Denoiser:
@@ -186,7 +185,7 @@ class Experiment(Task):
     weighting: Weighting = constant
     init_schedule: Callable[[Key], Params] | None = None
     terminal: Terminal = FromNoise()
-    guide: Callable[[Conditional, Condition, Condition, Scalar], Network] = classifier_free_fused
+    guide: Callable[[Conditioned, Condition, Condition, Scalar], Network] = classifier_free_fused
     inpaint: Callable[[Sampler, jax.Array, jax.Array], Sampler] = Replacement
     steer: Steer = unsteered
     finish: Callable[[Denoiser, Process], Denoiser] = clip
@@ -202,7 +201,7 @@ class Experiment(Task):
             return network
         return {"network": network, "schedule": self.init_schedule(jax.random.fold_in(key, 1))}
 
-    def parts(self, params: Params) -> tuple[Conditional, Process]:
+    def parts(self, params: Params) -> tuple[Conditioned, Process]:
         """The network (x, t, condition) -> y and the process that these parameters make."""
         if self.init_schedule is None:
             return functools.partial(self.model.apply, params), self.process
@@ -246,7 +245,7 @@ class Experiment(Task):
 
 
 def _with_condition(
-    told: Conditional, condition: Condition, x: jax.Array, t: jax.Array
+    told: Conditioned, condition: Condition, x: jax.Array, t: jax.Array
 ) -> jax.Array:
     return told(x, t, condition)
 

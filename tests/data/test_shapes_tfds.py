@@ -6,17 +6,15 @@ import sys
 import numpy as np
 import pytest
 
-from diffusion_jax.data import shapes, tfds_source
+from diffusion_jax.data import shapes, shapes_tfds, tfds_source
 
 COUNTS = {"train": 20, "test": 8}
-
-tfds = pytest.importorskip("diffusion_jax.data.shapes_tfds", exc_type=ModuleNotFoundError)
 
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tfds")
-    tfds.prepare(folder, "32x32", **COUNTS, seed=3)
+    shapes_tfds.prepare(folder, "32x32", **COUNTS, seed=3)
     return folder
 
 
@@ -39,7 +37,7 @@ def test_reads_back(prepared, split):
 
 
 def test_preparing_twice_gives_the_same_records(prepared, tmp_path):
-    tfds.prepare(tmp_path, "32x32", **COUNTS, seed=3)
+    shapes_tfds.prepare(tmp_path, "32x32", **COUNTS, seed=3)
     for split in COUNTS:
         one, two = (tfds_source("shapes/32x32", split, folder) for folder in (prepared, tmp_path))
         for i in range(len(one)):
@@ -48,12 +46,12 @@ def test_preparing_twice_gives_the_same_records(prepared, tmp_path):
 
 def test_what_is_there_is_not_overwritten(prepared):
     with pytest.raises(FileExistsError, match=r"shapes/32x32/1\.0\.0 is already prepared"):
-        tfds.prepare(prepared, "32x32", train=5, test=5)
+        shapes_tfds.prepare(prepared, "32x32", train=5, test=5)
 
 
 def test_refuses_before_it_writes(tmp_path):
     with pytest.raises(ValueError, match="count must be at least 1, not 0"):
-        tfds.prepare(tmp_path, train=5, test=0)
+        shapes_tfds.prepare(tmp_path, train=5, test=0)
     assert not list(tmp_path.iterdir())
 
 
