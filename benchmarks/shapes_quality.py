@@ -13,7 +13,8 @@ example a column, one guidance a row) to the run's report folder.
 - small pictures: pixels of the enlarged picture's own size that agree, in colour.
 
 Diversity is the root mean square difference between two pictures of the same request, pixels in
-[-1, 1]; 0 is one picture for each.
+[-1, 1]; 0 is one picture for each. `--plot curve.png` draws fidelity, the first number of each row,
+against it (needs the extra `plots`).
 """
 
 import json
@@ -115,6 +116,28 @@ JUDGES: Mapping[str, Callable[[np.ndarray, Records, Mapping], Report]] = {
 }
 
 
+def plot_curve(report: Mapping[str, Any], out: Path) -> None:
+    """Fidelity against diversity: a point, with its name, for each guidance."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    found = report["guidance"]
+    fidelity = next(iter(next(iter(found.values()))))
+    points = [(row["diversity"], row[fidelity]) for row in found.values()]
+    figure, axes = plt.subplots(figsize=(6.4, 4.2), layout="constrained")
+    axes.plot(*zip(*points, strict=True), "o-", markersize=4)
+    for gamma, point in zip(found, points, strict=True):
+        axes.annotate(gamma, point, xytext=(4, 4), textcoords="offset points")
+    axes.set_xlabel("diversity: root mean square difference of two pictures of one request")
+    axes.set_ylabel(f"{fidelity.replace('_', ' ')}, by the judge")
+    axes.grid(alpha=0.3)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(out, dpi=100)
+    plt.close(figure)
+
+
 def main(
     run_dir: tyro.conf.Positional[Path],
     num: int = 1000,
@@ -125,6 +148,7 @@ def main(
     seed: int = 1,
     batch_size: int = 100,
     out: Path | None = None,
+    plot: Path | None = None,
 ) -> None:
     """Measures a run of a recipe of the shapes.
 
@@ -138,6 +162,7 @@ def main(
         seed: of the noise.
         batch_size: pictures at a time.
         out: folder of the report (default: the run's report).
+        plot: a picture of fidelity against diversity, if one is wanted.
     """
     experiment = load_experiment(run_dir)
     source, mesh = experiment.source("test", None), data_mesh(1)
@@ -172,6 +197,8 @@ def main(
     folder = out or run_dir / "report"
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / "quality.json", (json.dumps(report, indent=2) + "\n").encode())
+    if plot:
+        plot_curve(report, plot)
     scale = max(1, 64 // experiment.image_shape[0])
     save_png(folder / "samples.png", grid(np.concatenate(rows), columns=12, scale=scale))
     print(f"wrote {folder / 'quality.json'} and {folder / 'samples.png'}")

@@ -119,6 +119,14 @@ def test_every_word_and_their_order_reach_the_pooled_vector():
     assert gap(encode(WORDS)(swapped).vector[0], before[0]) > 1e-3
 
 
+def test_a_word_knows_its_neighbours_before_any_layer():
+    near = encode(WORDS.clone(layers=0, neighbours=1))
+    before = near(TEXT).tokens[0]
+    after = near(TEXT._replace(tokens=TEXT.tokens.at[0, 3].set(8))).tokens[0]
+    np.testing.assert_array_equal(after[:2], before[:2])
+    assert gap(after[2], before[2]) > 1e-3 and gap(after[3], before[3]) > 1e-3
+
+
 def test_a_text_without_a_real_token_is_its_begin():
     empty = TEXT._replace(mask=jnp.zeros_like(TEXT.mask))
     begin = Condition(tokens=TEXT.tokens[:, :1])
