@@ -27,12 +27,7 @@ from diffusion_jax.data import grid, save_png, to_uint8  # noqa: E402
 from diffusion_jax.data.files import write_atomically  # noqa: E402
 from diffusion_jax.evaluation import load_classifier  # noqa: E402
 from diffusion_jax.training.editing_cli import classified  # noqa: E402
-from diffusion_jax.training.sample_cli import (  # noqa: E402
-    load_experiment,
-    load_params,
-    load_task,
-    restore_params,
-)
+from diffusion_jax.training.runs import load_experiment, load_params, load_task, restore_params  # noqa: E402
 from diffusion_jax.training.sharding import data_mesh  # noqa: E402
 from diffusion_jax.types import Condition  # noqa: E402
 

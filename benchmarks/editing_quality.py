@@ -29,7 +29,7 @@ set_xla_flags()
 import diffusion_jax as dj  # noqa: E402
 from diffusion_jax.data import grid, save_png, to_uint8  # noqa: E402
 from diffusion_jax.data.files import write_atomically  # noqa: E402
-from diffusion_jax.training.sample_cli import load_experiment, restore_params  # noqa: E402
+from diffusion_jax.training.runs import load_experiment, restore_params  # noqa: E402
 from diffusion_jax.training.sharding import data_mesh  # noqa: E402
 
 START = 2e-3  # where inversion begins: noise of 0.003 is missing from the picture

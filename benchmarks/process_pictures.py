@@ -21,7 +21,7 @@ import diffusion_jax as dj  # noqa: E402
 from diffusion_jax.data import digits, grid, save_png, to_uint8  # noqa: E402
 from diffusion_jax.training.experiment import Experiment  # noqa: E402
 from diffusion_jax.training.recipes import build, find_recipe, load_recipe  # noqa: E402
-from diffusion_jax.training.sample_cli import load_experiment, load_params  # noqa: E402
+from diffusion_jax.training.runs import load_experiment, load_params  # noqa: E402
 from diffusion_jax.training.sampling import sample_grid  # noqa: E402
 from diffusion_jax.training.sharding import data_mesh  # noqa: E402
 from diffusion_jax.training.terminals import read_pictures  # noqa: E402

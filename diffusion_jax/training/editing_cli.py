@@ -115,7 +115,8 @@ def check_steers(classifier: Task, known: Known) -> None:
         if not 0 <= label < classes:
             raise ValueError(
                 f"--classifier steers to labels 0..{classes - 1}, and "
-                f"{'none' if label == -1 else label} was asked for; name them with --label."
+                f"{'none' if label == -1 else label} was asked for; name one with --label "
+                "(with --guidance 0 the classifier steers alone)."
             )
 
 

@@ -21,7 +21,8 @@ from diffusion_jax.denoisers import clip, denoiser_from
 from diffusion_jax.models.conditioning import Known
 from diffusion_jax.training.estimators import Estimator, choose_estimator
 from diffusion_jax.training.experiment import Experiment
-from diffusion_jax.training.sample_cli import check_writable, load_experiment, restore_params
+from diffusion_jax.training.runs import load_experiment, restore_params
+from diffusion_jax.training.sample_cli import check_writable
 from diffusion_jax.training.sampling import known_of
 from diffusion_jax.training.sharding import batched, check_divides, data_mesh, replicated
 from diffusion_jax.training.terminals import FromNoise

@@ -54,12 +54,13 @@ def read_prompts(experiment: Experiment, part: conditions.Text, prompts: tuple[s
 
 def read_layout(experiment: Experiment, part: conditions.Layout, written: tuple[str, ...]) -> Known:
     """One layout, of boxes "NAME X0 Y0 X1 Y1" with corners as fractions of the picture."""
-    if len(written) > part.boxes:
-        raise ValueError(f"--layout has {len(written)} boxes; this model takes {part.boxes}.")
+    read = [read_box(text, experiment.class_names) for text in written]
+    if len(read) > part.boxes:
+        raise ValueError(f"--layout has {len(read)} boxes; this model takes {part.boxes}.")
     boxes = np.zeros((1, part.boxes, 4), np.float32)
     label = np.full((1, part.boxes), -1, np.int32)
-    for i, text in enumerate(written):
-        boxes[0, i], label[0, i] = read_box(text, experiment.class_names)
+    for i, (box, number) in enumerate(read):
+        boxes[0, i], label[0, i] = box, number
     return {"boxes": boxes, "box_label": label}
 
 
@@ -75,7 +76,8 @@ def read_box(text: str, names: tuple[str, ...]) -> tuple[np.ndarray, int]:
         box = np.array([x0, y0, x1, y1], np.float32)
     except ValueError:
         raise ValueError(
-            f'--layout {text!r} should be a name and four numbers: "{names[0]} 0.1 0.1 0.5 0.5".'
+            f"--layout {text!r} should be a name and four numbers, in quotes: "
+            f'"{names[0]} 0.1 0.1 0.45 0.45".'
         ) from None
     if name not in names:
         raise ValueError(f"--layout: no {name!r} is known; there are {', '.join(names)}.")
@@ -168,6 +170,8 @@ def known_from(experiment: Experiment, num: int, told: Told, data_dir: Path | No
                 f"{' or '.join(map(as_flag, reads))}."
             )
         read = readers[option](experiment, reads[option], value)
+        if "image" in found and "image" in read:
+            raise ValueError(f"{as_flag(option)} and another flag each name the picture.")
         found |= {name: np.resize(v, (num, *np.shape(v)[1:])) for name, v in read.items()}
     if all(values[option] for option, part in reads.items() if part is not None):
         return found

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-import jax
 import numpy as np
 import tyro
 from jax.sharding import Mesh
@@ -15,7 +14,6 @@ from tqdm import tqdm
 from diffusion_jax.data import grid, save_png, to_uint8
 from diffusion_jax.data.files import write_atomically
 from diffusion_jax.models.conditioning import Known
-from diffusion_jax.training import checkpoints
 from diffusion_jax.training.editing_cli import (
     check_starts_from_noise,
     check_steers,
@@ -24,9 +22,9 @@ from diffusion_jax.training.editing_cli import (
     repainted,
     started_from,
 )
-from diffusion_jax.training.experiment import Experiment, Task
+from diffusion_jax.training.experiment import Experiment
 from diffusion_jax.training.known_cli import Told, as_flag, known_from
-from diffusion_jax.training.recipes import Record, build, find_recipe, load_recipe
+from diffusion_jax.training.runs import load_experiment, load_params, load_task
 from diffusion_jax.training.sampler_cli import (
     GridName,
     SamplerName,
@@ -39,7 +37,7 @@ from diffusion_jax.training.sampling import (
     count_of,
     sample_batches,
 )
-from diffusion_jax.training.sharding import abstract_like, check_divides, data_mesh
+from diffusion_jax.training.sharding import check_divides, data_mesh
 from diffusion_jax.types import Params, Sampler
 
 ADJUSTS = ("eta", "order", "variance", "churn", "delta")  # flags of some samplers
@@ -213,54 +211,6 @@ def choose_steps(experiment: Experiment, options: SampleOptions) -> int:
         raise ValueError(f"--steps is {options.steps}; it must be at least 1.")
     adaptive = options.sampler == "adaptive" and options.grid == "recipe"
     return options.steps or only or (1 if adaptive else 50)
-
-
-def load_experiment(run_dir: Path, recipe: Path | None = None) -> Experiment:
-    """The Experiment of a run folder, by the recipe in configs/ or the one that is named.
-
-    Raises:
-        ValueError: the recipe trains something that can't be sampled from.
-    """
-    task = load_task(run_dir, recipe)
-    if not isinstance(task, Experiment):
-        raise ValueError(
-            f"{run_dir} holds a classifier, which draws no pictures; name it with --classifier "
-            "where another run is sampled."
-        )
-    return task
-
-
-def load_task(run_dir: Path, recipe: Path | None = None) -> Task:
-    """What a run folder trained, by the recipe in configs/ or the one that is named."""
-    record = Record.load(run_dir)
-    if recipe is None:
-        return record.rebuild()
-    return build(load_recipe(find_recipe(str(recipe))), record.arguments, str(recipe))
-
-
-def load_params(experiment: Task, run_dir: Path, weights: str, step: int | None, mesh) -> Params:
-    """The averaged ("ema") or raw parameters of a run; raises as `restore_params`."""
-    return restore_params(experiment, run_dir, weights, step, mesh).state
-
-
-def restore_params(
-    experiment: Task, run_dir: Path, weights: str, step: int | None, mesh
-) -> checkpoints.Restored:
-    """The averaged ("ema") or raw parameters of a run, and the step that they are of.
-
-    Raises:
-        FileNotFoundError: the run has no checkpoint yet.
-        CheckpointMismatch: its checkpoint is of another architecture.
-    """
-    like = abstract_like(experiment.init_params, jax.random.key(0), mesh)
-    prefix = "ema" if weights == "ema" else "params"
-    folder = run_dir / "checkpoints"
-    restored = checkpoints.restore_part(
-        folder, like, prefix, step=step, warn=lambda text: print(f"warning: {text}")
-    )
-    if restored is None:
-        raise FileNotFoundError(f"{folder} has no checkpoint yet; train first.")
-    return restored
 
 
 def draw(
