@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import diffusion_jax as dj
-from diffusion_jax.data import SHAPES_WORDS, read_png, save_png
+from diffusion_jax.data import SHAPES_WORDS, save_png
 from diffusion_jax.models import ClassLabels, from_linen
 from diffusion_jax.training import known_cli
 from diffusion_jax.training.editing_cli import check_steers, classified
@@ -160,13 +160,6 @@ def test_sample_refuses(pictures, capsys, flags, message):
     said = fails(sample_command, ["runs/toy", "--out", "out.png", *flags.split()], capsys)
     assert message in said
     assert not Path("out.png").exists()
-
-
-def test_read_png_turns_colours_to_grey_and_back(tmp_path):
-    colours = np.random.default_rng(0).integers(0, 256, (2, 3, 3)).astype(np.uint8)
-    save_png(tmp_path / "a.png", colours)
-    np.testing.assert_array_equal(read_png(tmp_path / "a.png", (2, 3, 3)), colours)
-    assert read_png(tmp_path / "a.png", (2, 3, 1)).shape == (2, 3, 1)
 
 
 def test_a_model_that_does_not_start_from_noise_is_not_edited():
