@@ -102,9 +102,9 @@ def read_png(
       ValueError: it has another height or width, transparent pixels, or levels that aren't 8 or 16
         bits.
     """
-    picture = _opened(path, shape[1::-1], what)
+    picture = _opened(path, (shape[1], shape[0]), what)
     name = f"{what}: {os.fspath(path)}"
-    if picture.has_transparency_data and picture.convert("RGBA").getextrema()[3][0] < 255:
+    if picture.has_transparency_data and np.asarray(picture.convert("RGBA"))[..., 3].min() < 255:
         raise ValueError(
             f"{name} has transparent pixels, whose colour nobody knows; put it on a background"
         )
@@ -127,7 +127,7 @@ def read_map(
       OSError: there is no such file, or it isn't a picture.
       ValueError: it has another height or width, or colours.
     """
-    picture = _opened(path, size[::-1], what)
+    picture = _opened(path, (size[1], size[0]), what)
     if picture.mode == "P" or not picture.getbands()[1:]:
         levels = np.asarray(picture)
     else:

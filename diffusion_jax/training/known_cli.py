@@ -45,6 +45,10 @@ Reader = Callable[[Experiment, Any, Any], Known]
 
 
 def read_labels(experiment: Experiment, part: Conditioning, labels: tuple[int, ...]) -> Known:
+    most = np.iinfo(np.int32).max
+    for label in labels:
+        if abs(label) > most:
+            raise ValueError(f"--label {label} is out of range: no model knows so many.")
     return {"label": np.array(labels, np.int32)}
 
 
