@@ -1,7 +1,7 @@
 """Coloured shapes from layouts, 16x16: boxes that say what goes where.
 
     python train.py configs/shapes_layout.py
-    python sample.py runs/shapes_layout --layout "red cube 0 0 0.45 0.45" "cyan ball 0.6 0.6 0.9 0.9"
+    python sample.py runs/shapes_layout --layout "red cube 0 0 0.45 0.45" "cyan ball 0.6 0.6 1 1"
 
 At step 2,236, 40 minutes beside other trainings on two cores, every box of 1,000 held-out layouts
 held its object, with an IoU of 1.000 (docs/guidance.md).

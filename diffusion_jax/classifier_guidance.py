@@ -20,8 +20,10 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
+from diffusion_jax.checks import has_values
 from diffusion_jax.guidance import Scale, scale_at
 from diffusion_jax.processes import divide
 from diffusion_jax.schedules.base import at_least_float32
@@ -97,21 +99,34 @@ def class_log_probability(
 
     Args:
         logits: (pixels, t [b]) -> [b classes].
-        label: one class for each example, 0 to classes - 1.
+        label: one class for each example, 0 to classes - 1. Traced, another one isn't seen: it
+            has no gradient, so that its example isn't guided.
 
     Raises:
-        ValueError: a label that isn't one of the classes.
+        ValueError: a label that isn't one of the classes, or not one for each example.
     """
+    label = label if isinstance(label, jax.Array) else np.asarray(label)
+    if label.ndim != 1 or not jnp.issubdtype(label.dtype, jnp.integer):
+        raise ValueError(
+            f"label is {label.dtype} of shape {label.shape}; it must be integers, [b]."
+        )
 
     def log_probability(pixels: Array, t: Time) -> Float[Array, " b"]:
-        every = jax.nn.log_softmax(at_least_float32(logits(pixels, t)))
-        if not isinstance(label, jax.core.Tracer):
+        answer = logits(pixels, t)
+        if answer.ndim != 2 or answer.shape[:1] != label.shape:
+            raise ValueError(
+                f"the classifier's answer has shape {answer.shape} and label {label.shape}; they "
+                "must be [b classes] and [b]."
+            )
+        every = jax.nn.log_softmax(at_least_float32(answer))
+        if has_values(label):
             for wrong in (v for v in label.tolist() if not 0 <= v < every.shape[1]):
                 raise ValueError(
                     f"label {wrong} isn't one of the classifier's {every.shape[1]} classes; "
                     f"labels run from 0 to {every.shape[1] - 1}."
                 )
-        return jnp.take_along_axis(every, label[:, None], axis=1)[:, 0]
+        known = jnp.where(label < 0, every.shape[1], label)  # or -1 would be the last class
+        return jnp.take_along_axis(every, known[:, None], axis=1, mode="fill")[:, 0]
 
     return log_probability
 

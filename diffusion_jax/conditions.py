@@ -2,7 +2,9 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from diffusion_jax.checks import check_between, check_index
 from diffusion_jax.processes import expand
 from diffusion_jax.random import bernoulli, example_keys
 from diffusion_jax.types import Condition, Index, Key, Scalar
@@ -23,12 +25,17 @@ def drop_condition(
             the mask goes with its tokens.
 
     Raises:
-        ValueError: condition and null don't have the same fields, or there is a probability
-            for a field that the condition hasn't, or for the mask.
+        ValueError: condition and null don't have the same fields and shapes, the index isn't
+            [b], or there is a probability out of [0, 1], for a field that the condition hasn't,
+            or for the mask.
 
     Source: Ho & Salimans 2022 (arXiv:2207.12598), Algorithm 1, line 3.
     """
     check_same_fields(condition, null)
+    for value in jax.tree.leaves(condition):
+        check_index(index, value.shape[0])
+    for each in jax.tree.leaves(probability):
+        check_between("the probability of dropping a condition", each, 0.0, 1.0)
     keys = example_keys(key, index)
     if not isinstance(probability, Condition):
         return _replaced(condition, null, Condition(*[bernoulli(keys, probability)] * 4))
@@ -60,10 +67,17 @@ def _fields(condition: Condition) -> set[str]:
 
 
 def check_same_fields(condition: Condition, null: Condition) -> None:
-    """Raises ValueError unless both have the same fields."""
+    """Raises ValueError unless both have the same fields, those of null [b ...] or [1 ...]."""
     have, want = _fields(condition), _fields(null)
     if have != want:
         raise ValueError(
             f"the condition has the fields {sorted(have)} and its null {sorted(want)}; "
             "they must have the same."
         )
+    for name in have:
+        shape, other = np.shape(getattr(condition, name)), np.shape(getattr(null, name))
+        if other not in (shape, (1, *shape[1:])):
+            raise ValueError(
+                f"condition.{name} has shape {shape} and its null {other}; they must be equal, or "
+                "null's batch 1."
+            )

@@ -20,6 +20,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
+from diffusion_jax.checks import (
+    check_between,
+    check_descends,
+    check_index,
+    check_one_each,
+    check_pixels,
+    has_values,
+)
 from diffusion_jax.processes import expand, transition
 from diffusion_jax.random import white_noise
 from diffusion_jax.schedules import safe_sqrt
@@ -81,15 +89,23 @@ class Replacement:
     def init(self, x: Array, times: Array) -> PyTree:
         """
         Raises:
-            ValueError: known or mask don't broadcast to x, or have another rank.
+            ValueError: known or mask don't broadcast to x, or have another rank; known holds
+                integers, the mask isn't in [0, 1], or the basis isn't [c c].
         """
         for name, value in (("known", self.known), ("mask", self.mask)):
-            pairs = zip(value.shape, x.shape, strict=False)
-            if value.ndim != x.ndim or any(n not in (1, m) for n, m in pairs):
+            shape = jnp.shape(value)
+            pairs = zip(shape, x.shape, strict=False)
+            if len(shape) != x.ndim or any(n not in (1, m) for n, m in pairs):
                 raise ValueError(
-                    f"{name} has shape {value.shape} and x {x.shape}; each of its dimensions "
+                    f"{name} has shape {shape} and x {x.shape}; each of its dimensions "
                     "must be that of x, or 1."
                 )
+        check_pixels("known", self.known)
+        check_between("the mask", self.mask, 0.0, 1.0)
+        if self.basis is not None and jnp.shape(self.basis) != 2 * x.shape[-1:]:
+            raise ValueError(
+                f"basis has shape {jnp.shape(self.basis)} and x {x.shape}; it must be [c c]."
+            )
         return self.sampler.init(x, times)
 
     def step(self, x, state, t, s, denoiser: Denoiser, process, noise):
@@ -146,7 +162,7 @@ class RePaint:
     def init(self, x: Array, times: Array) -> tuple[PyTree, Array]:
         """
         Raises:
-            ValueError: known or mask don't broadcast to x, or have another rank.
+            ValueError: as `Replacement`.
         """
         return self._replacement.init(x, times), times
 
@@ -187,7 +203,7 @@ def repaint_grid(
         resamples: the paper's r, how often each stretch is walked; 1 gives `times`.
 
     Raises:
-        ValueError: a jump that doesn't fit the grid, or resamples below 1.
+        ValueError: times that don't descend, a jump that doesn't fit them, or resamples below 1.
 
     Source: Lugmayr et al. 2022 (arXiv:2201.09865), section 4.2 and Algorithm 1; there j = 10,
     r = 10 and n = 250. A jump up in one step has the law of j small ones.
@@ -195,6 +211,7 @@ def repaint_grid(
     >>> repaint_grid(jnp.array([1.0, 0.75, 0.5, 0.25, 0.0]), jump=2, resamples=2)
     Array([1.  , 0.75, 0.5 , 0.25, 0.75, 0.5 , 0.25, 0.  ], dtype=float32)
     """
+    check_descends(times, 2)
     n = times.shape[0] - 1
     if not 1 <= jump <= n - 1:
         raise ValueError(
@@ -230,10 +247,18 @@ def renoise(
         t: the strength, a scalar or [b]: 0 gives the picture back, 1 forgets it. Traced.
         index: global example numbers [b]; 0..b-1 by default.
 
+    Raises:
+        ValueError: a picture of integers, a strength out of [0, 1], or not one t and one number
+            for each example.
+
     Source: Meng et al. 2021 (arXiv:2108.01073), Algorithm 1.
     """
+    check_pixels("image", image)
+    check_between("the strength t", t, 0.0, 1.0)
+    check_one_each("the strength t", t, image.shape[0])
     x0 = process.encode(at_least_float32(image))
     index = jnp.arange(x0.shape[0]) if index is None else index
+    check_index(index, x0.shape[0])
     z = white_noise(jax.random.fold_in(key, _RENOISE), index, x0)
     return process.corrupt(x0, z, jnp.broadcast_to(jnp.asarray(t, x0.dtype), x0.shape[:1]))
 
@@ -253,15 +278,15 @@ def inversion_grid(times: Float[Array, " n"], start: Scalar) -> Float[Array, " n
         start: above 0, where most networks can't tell the noise, and below times[-2]. Traced.
 
     Raises:
-        ValueError: a start that isn't.
+        ValueError: a start that isn't, or times that don't descend.
 
     Source: Song et al. 2021 (arXiv:2010.02502), section 4.3.
 
     >>> inversion_grid(jnp.array([1.0, 0.5, 0.25, 0.0]), 0.01)
     Array([0.01, 0.25, 0.5 , 1.  ], dtype=float32)
     """
-    known = not isinstance(times, jax.core.Tracer) and not isinstance(start, jax.core.Tracer)
-    if known and not 0 < float(start) < float(times[-2]):
+    check_descends(times, 1)
+    if has_values(times, start) and not 0 < float(start) < float(times[-2]):
         raise ValueError(
             f"start is {float(start):g}; inversion starts between 0 and the grid's last step, "
             f"which begins at {float(times[-2]):g}."

@@ -20,8 +20,10 @@ from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
+from diffusion_jax.checks import check_between, has_values
 from diffusion_jax.conditions import check_same_fields
 from diffusion_jax.processes import expand
 from diffusion_jax.schedules import safe_sqrt
@@ -66,8 +68,13 @@ def within(
         low, high: times. Traced.
         outside: no guidance: 1 for gamma, 0 for the scale of a gradient. Traced.
 
+    Raises:
+        ValueError: not low <= high.
+
     Source: Kynkaanniemi et al. 2024 (arXiv:2404.07724), section 3.
     """
+    if has_values(low, high) and not np.all(np.less_equal(low, high)):
+        raise ValueError(f"the interval is from {low} to {high}; it must be from low to high.")
 
     def interval(t: Time) -> Array:
         return jnp.where((low <= t) & (t <= high), scale_at(scale, t, t), outside)
@@ -90,8 +97,12 @@ def rescaled(phi: Scalar) -> Combine:
     Args:
         phi: 0 is `extrapolate`, 1 all the way back; the authors' is 0.7. Traced.
 
+    Raises:
+        ValueError: phi isn't from 0 to 1.
+
     Source: Lin et al. 2023 (arXiv:2305.08891), equations (14) to (16).
     """
+    check_between("phi", phi, 0.0, 1.0)
 
     def combine(conditional: Array, unconditional: Array, scale: Array) -> Array:
         guided = extrapolate(conditional, unconditional, scale)
@@ -164,7 +175,7 @@ def classifier_free_fused(
         A network (x, t) -> y.
 
     Raises:
-        ValueError: condition and null don't have the same fields.
+        ValueError: condition and null don't have the same fields and shapes, or not x's batch.
     """
 
     def rule(conditionals: list[Array], unconditional: Array, scales: list[Array]) -> Array:
@@ -222,7 +233,8 @@ def composed_fused(
         A network (x, t) -> y.
 
     Raises:
-        ValueError: not one scale for each condition, or they haven't the fields of null.
+        ValueError: not one scale for each condition, or they haven't the fields and shapes of
+            null, or not x's batch.
     """
     _check_count(conditions, scales)
     return _fused(network, conditions, null, scales, _summed)
@@ -242,6 +254,12 @@ def _fused(network, conditions, null, scales, rule) -> Network:
     count = len(conditions) + 1
 
     def guided(x: Array, t: Time) -> Array:
+        for value in jax.tree.leaves(list(conditions)):
+            if value.shape[0] != x.shape[0]:
+                raise ValueError(
+                    f"the condition has shape {value.shape}, and x has {x.shape[0]} examples."
+                )
+
         def together(*parts):
             return jnp.concatenate([jnp.broadcast_to(p, parts[0].shape) for p in parts])
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
+from diffusion_jax.checks import check_one_each
 from diffusion_jax.processes import divide, expand
 from diffusion_jax.schedules import safe_sqrt
 from diffusion_jax.types import Scalar
@@ -27,8 +28,12 @@ def slerp(a: Array, b: Array, weight: Scalar) -> Array:
         b: the shape of a.
         weight: w, 0 gives a and 1 gives b, exactly; a scalar or [b]. Traced.
 
+    Raises:
+        ValueError: a and b have different shapes, or the weight is neither a scalar nor [b].
+
     Source: Song et al. 2021 (arXiv:2010.02502), appendix D.5.
     """
+    _check_alike(a, b, weight)
     axes = tuple(range(1, a.ndim))
     norm_a, norm_b = (safe_sqrt(jnp.sum(v**2, axes, keepdims=True)) for v in (a, b))
     u, v = divide(a, norm_a), divide(b, norm_b)
@@ -53,10 +58,15 @@ def lerp(a: Tree, b: Tree, weight: Scalar) -> Tree:
         weight: w, a scalar or [b]. Traced.
 
     Raises:
-        ValueError: an array of integers, which has nothing in between.
+        ValueError: an array of integers, which has nothing in between; a and b differ in their
+            structure or shapes, or the weight is neither a scalar nor [b].
     """
+    one, other = str(jax.tree.structure(a)), str(jax.tree.structure(b))
+    if one != other:
+        raise ValueError(f"a is a {one} and b a {other}; they must be alike.")
 
     def between(a: Array, b: Array) -> Array:
+        _check_alike(a, b, weight)
         w = _expanded(weight, a)
         if jnp.issubdtype(a.dtype, jnp.integer):
             raise ValueError(
@@ -67,6 +77,15 @@ def lerp(a: Tree, b: Tree, weight: Scalar) -> Tree:
         return jnp.where(w == 0, a, jnp.where(w == 1, b, middle))
 
     return jax.tree.map(between, a, b)
+
+
+def _check_alike(a: Array, b: Array, weight: Scalar) -> None:
+    if a.shape != b.shape or (a.dtype == bool) != (b.dtype == bool):
+        raise ValueError(
+            f"a is {a.dtype} of shape {a.shape} and b {b.dtype} of shape {b.shape}; they must be "
+            "alike."
+        )
+    check_one_each("the weight", weight, a.shape[0])
 
 
 def _expanded(weight: Scalar, x: Array) -> Array:

@@ -74,6 +74,29 @@ def test_dropping_does_not_depend_on_how_the_batch_is_cut(probability):
     assert np.any(drop(jnp.arange(64), probability, seed=1).vector != whole.vector)
 
 
+@pytest.mark.parametrize(
+    ("index", "null", "probability", "message"),
+    [
+        ((1,), (2, 3), 0.1, r"index has shape \(1,\); there are 2 examples"),
+        ((3,), (2, 3), 0.1, r"index has shape \(3,\); there are 2 examples"),
+        ((2,), (2, 1), 0.1, r"condition.vector has shape \(2, 3\) and its null \(2, 1\)"),
+        ((2,), (3, 3), 0.1, r"condition.vector has shape \(2, 3\) and its null \(3, 3\)"),
+        ((2,), (3,), 0.1, r"condition.vector has shape \(2, 3\) and its null \(3,\)"),
+        ((2,), (1, 3), 1.5, "probability of dropping a condition is 1.5; it must be from 0 to 1"),
+        ((2,), (1, 3), np.nan, "probability of dropping a condition is nan"),
+        ((2,), (1, 3), dj.Condition(vector=-1.0), "probability of dropping a condition is -1"),
+    ],
+)
+def test_what_does_not_fit_is_refused_and_never_broadcast(index, null, probability, message):
+    def drop(x):
+        told, none = dj.Condition(vector=x), dj.Condition(vector=jnp.zeros(null))
+        return dj.drop_condition(jax.random.key(0), jnp.zeros(index, int), told, none, probability)
+
+    for way in (drop, lambda x: jax.eval_shape(drop, x)):
+        with pytest.raises(ValueError, match=message):
+            way(jnp.ones((2, 3)))
+
+
 def test_null_with_other_fields_is_refused():
     with pytest.raises(ValueError, match=r"fields \['vector'\] and its null \['image'\]"):
         dj.drop_condition(

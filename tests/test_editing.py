@@ -111,6 +111,54 @@ def test_shapes_that_do_not_fit_are_refused(wrap, known, mask, message):
         wrap(dj.DDIM(), known, mask).init(KNOWN, TIMES)
 
 
+@pytest.mark.parametrize(
+    ("known", "mask", "basis", "message"),
+    [
+        (KNOWN, 255 * MASK, None, "the mask is 255; it must be from 0 to 1"),
+        (KNOWN, jnp.nan * MASK, None, "the mask is nan"),
+        (KNOWN.astype(jnp.uint8), MASK, None, "known is uint8; pixels are floating point"),
+        (KNOWN, MASK, jnp.eye(2), r"basis has shape \(2, 2\) and x .* it must be \[c c\]"),
+    ],
+    ids=["levels", "nan", "integers", "basis"],
+)
+def test_known_pictures_masks_and_colours_of_another_kind_are_refused(known, mask, basis, message):
+    def begin(x):
+        return dj.RePaint(dj.DDIM(), known, mask, basis).init(x, TIMES)
+
+    for way in (begin, lambda x: jax.eval_shape(begin, x)):
+        with pytest.raises(ValueError, match=message):
+            way(KNOWN)
+
+
+@pytest.mark.parametrize(
+    ("t", "message"),
+    [
+        (1.5, "the strength t is 1.5; it must be from 0 to 1"),
+        (jnp.nan, "the strength t is nan"),
+        (jnp.full(2, 0.5), r"the strength t has shape \(2,\)"),
+    ],
+    ids=["high", "nan", "batch"],
+)
+def test_strengths_out_of_range_are_refused(t, message):
+    with pytest.raises(ValueError, match=message):
+        dj.renoise(KEY, PROCESS, KNOWN, t)
+
+
+@pytest.mark.parametrize(
+    ("times", "message"),
+    [
+        (TIMES[::-1], "times runs from 0 to 1; it must descend"),
+        (jnp.array([1.0, jnp.nan, 0.0]), "it must descend"),
+        (TIMES[:1], r"times has shape \(1,\); a grid is"),
+    ],
+    ids=["ascending", "nan", "one"],
+)
+def test_grids_that_are_edited_descend(times, message):
+    for edit in (lambda: dj.repaint_grid(times, 1, 2), lambda: dj.inversion_grid(times, 1e-3)):
+        with pytest.raises(ValueError, match=message):
+            edit()
+
+
 def steps_of(grid, n):
     """A grid of multiples of 1/n as numbers of steps from its end."""
     return np.round(np.asarray(grid) * n).astype(int)

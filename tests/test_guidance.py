@@ -1,5 +1,6 @@
 """Guidance: linear between two predictions, one call instead of two, several conditions."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -209,6 +210,34 @@ def test_null_with_other_fields_is_refused():
             make()
 
 
+@pytest.mark.parametrize(
+    ("told", "null", "message"),
+    [
+        (jnp.ones((2, 2)), NULL.vector, r"the condition has shape \(2, 2\), and x has 3 examples"),
+        (jnp.ones((1, 2)), NULL.vector, r"the condition has shape \(1, 2\), and x has 3 examples"),
+        (CONDITION.vector, jnp.zeros((3, 1)), r"condition.vector has shape \(3, 2\) and its null"),
+        (CONDITION.vector, jnp.zeros((2, 2)), r"condition.vector has shape \(3, 2\) and its null"),
+    ],
+)
+def test_conditions_of_another_shape_are_refused(told, null, message):
+    told, null = dj.Condition(vector=told), dj.Condition(vector=null)
+    for guide in (
+        lambda: dj.classifier_free_fused(network, told, null, 2.0),
+        lambda: dj.composed_fused(network, [told, told], null, [2.0, -1.0]),
+    ):
+        with pytest.raises(ValueError, match=message):
+            guide()(X, T)
+
+
+def test_what_is_out_of_range_is_refused():
+    for low, high in ((0.8, 0.2), (np.nan, 0.5)):
+        with pytest.raises(ValueError, match=f"from {low} to {high}; it must be from low to high"):
+            dj.within(2.0, low, high)
+    for phi in (-0.5, 2.0, np.nan):
+        with pytest.raises(ValueError, match=f"phi is {phi:g}; it must be from 0 to 1"):
+            dj.rescaled(phi)
+
+
 def test_a_learned_variance_passes_through_gradients():
     def plain(x, t):
         return dj.Prediction(x, x, jnp.full_like(x, 0.25))
@@ -246,3 +275,19 @@ def test_class_log_probability_is_normalised_and_knows_its_classes():
     np.testing.assert_allclose(every[1] - every[0], X[:, 1] - X[:, 0], atol=1e-6)
     with pytest.raises(ValueError, match=r"label 3 isn't one of the classifier's 3 classes"):
         dj.class_log_probability(logits, jnp.array([0, 3, 1]))(X, T)
+    for answer in (X[:, 0], X[None], X[:1]):
+        with pytest.raises(ValueError, match=r"they must be \[b classes\] and \[b\]"):
+            dj.class_log_probability(lambda *_, a=answer: a, jnp.array([0, 2, 1]))(X, T)
+
+
+def test_a_traced_label_that_is_no_class_does_not_guide():
+    """-1, none, would be the last class, as indices go."""
+
+    @jax.jit
+    def gradient(label):
+        probability = dj.class_log_probability(lambda pixels, t: pixels[:, :3], label)
+        return jax.grad(lambda x: probability(x, T).sum())(X)
+
+    found = gradient(jnp.array([-1, 1, 3]))
+    np.testing.assert_array_equal(found[jnp.array([0, 2])], 0.0)
+    assert np.all(found[1, :3] != 0)

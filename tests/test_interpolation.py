@@ -65,6 +65,27 @@ def test_conditions_interpolate_field_by_field_and_masks_join():
     np.testing.assert_array_equal(ends(1.0).mask, right.mask)
 
 
+@pytest.mark.parametrize("between", [dj.slerp, dj.lerp])
+@pytest.mark.parametrize(
+    ("b", "weight", "message"),
+    [
+        (B[:1], 0.5, r"a is float32 of shape \(4, 3, 3, 1\) and b float32 of shape \(1, 3, 3, 1\)"),
+        (B[..., 0], 0.5, r"b float32 of shape \(4, 3, 3\); they must be alike"),
+        (B > 0, 0.5, "b bool of shape"),
+        (B, jnp.ones(3), r"the weight has shape \(3,\); it is a scalar, or \[b\] = \(4,\)"),
+    ],
+    ids=["batch", "rank", "bool", "weight"],
+)
+def test_what_is_not_alike_is_refused(between, b, weight, message):
+    with pytest.raises(ValueError, match=message):
+        jax.eval_shape(between, A, b, weight)
+
+
+def test_conditions_with_other_fields_have_nothing_in_between():
+    with pytest.raises(ValueError, match="they must be alike"):
+        dj.lerp(dj.Condition(vector=A), dj.Condition(image=A), 0.5)
+
+
 def test_integers_have_nothing_in_between():
     with pytest.raises(ValueError, match=r"nothing between integers, but an array is int32"):
         dj.lerp(jnp.array([1]), jnp.array([2]), 0.5)

@@ -4,7 +4,7 @@ Importing this package needs only numpy and jax; each reader loads its library w
 """
 
 from diffusion_jax.data.augment import Augment, flip
-from diffusion_jax.data.images import grid, read_png, save_png, to_uint8
+from diffusion_jax.data.images import grid, read_map, read_png, save_png, to_uint8
 from diffusion_jax.data.pipeline import Batches, DeviceBatch, batches, put_on_device
 from diffusion_jax.data.shapes import (
     SHAPES_WORDS,
@@ -52,6 +52,7 @@ __all__ = [
     "is_held_out",
     "parse_caption",
     "put_on_device",
+    "read_map",
     "read_png",
     "render",
     "save_png",

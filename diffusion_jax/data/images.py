@@ -5,11 +5,17 @@ from __future__ import annotations
 import io
 import math
 import os
+import warnings
+from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
+from jaxtyping import Int
 
 from diffusion_jax.data.files import write_atomically
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 _GREY = 127
 
@@ -89,21 +95,71 @@ def read_png(
 ) -> np.ndarray:
     """A picture file as uint8 of this shape [h, w, c]; one channel is its grey, three its colours.
 
+    Sixteen bits are rounded to eight.
+
     Raises:
       OSError: there is no such file, or it isn't a picture.
-      ValueError: it has another height or width.
+      ValueError: it has another height or width, transparent pixels, or levels that aren't 8 or 16
+        bits.
     """
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(path) as picture:
-            levels = np.asarray(picture.convert("L" if shape[2] == 1 else "RGB"))
-    except UnidentifiedImageError as error:
-        raise OSError(f"{what}: {os.fspath(path)} is no picture that can be read") from error
-    height, width, channels = shape
-    if levels.shape[:2] != (height, width):
+    picture = _opened(path, (shape[1], shape[0]), what)
+    name = f"{what}: {os.fspath(path)}"
+    if picture.has_transparency_data and np.asarray(picture.convert("RGBA"))[..., 3].min() < 255:
         raise ValueError(
-            f"{what}: {os.fspath(path)} has {levels.shape[1]}x{levels.shape[0]} pixels (width x "
-            f"height); {width}x{height} are needed"
+            f"{name} has transparent pixels, whose colour nobody knows; put it on a background"
         )
-    return levels.reshape(height, width, channels)
+    if picture.mode.startswith(("I", "F")):  # one channel of more than 8 bits
+        wide = np.asarray(picture)
+        if wide.dtype.kind == "f" or wide.min() < 0 or wide.max() > 65535:
+            raise ValueError(f"{name} has levels of {wide.dtype}; 8 or 16 bits can be read")
+        levels = np.rint(wide / 257).astype(np.uint8)[..., None].repeat(shape[2], axis=2)
+    else:
+        levels = np.asarray(picture.convert("L" if shape[2] == 1 else "RGB"))
+    return levels.reshape(shape)
+
+
+def read_map(
+    path: str | os.PathLike[str], size: tuple[int, int], what: str = "the map"
+) -> Int[np.ndarray, "h w"]:
+    """A picture file whose pixels are numbers, int32 [h, w]: its grey levels or palette's entries.
+
+    Raises:
+      OSError: there is no such file, or it isn't a picture.
+      ValueError: it has another height or width, or colours.
+    """
+    picture = _opened(path, (size[1], size[0]), what)
+    if picture.mode == "P" or not picture.getbands()[1:]:
+        levels = np.asarray(picture)
+    else:
+        colours = np.asarray(picture.convert("RGB"))
+        levels = colours[..., 0]
+        if np.any(colours != levels[..., None]):
+            levels = colours
+    if levels.ndim != 2 or levels.dtype.kind == "f":
+        raise ValueError(
+            f"{what}: {os.fspath(path)} has {'colours' if levels.ndim > 2 else levels.dtype}; its "
+            "numbers are read from grey levels or a palette's entries"
+        )
+    return levels.astype(np.int32)
+
+
+def _opened(path: str | os.PathLike[str], size: tuple[int, int], what: str) -> Image.Image:
+    """A picture of this width and height, decoded; nothing of another size is."""
+    from PIL import Image
+
+    name = f"{what}: {os.fspath(path)}"
+    found = None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path) as picture:
+                found = picture.size
+                if found == size:
+                    return picture.copy()
+    except Exception as error:  # damage shows as OSError, SyntaxError, ValueError, a bomb's own...
+        if isinstance(error, OSError) and error.errno:
+            raise
+        raise OSError(f"{name} is no picture that can be read") from error
+    raise ValueError(
+        f"{name} has {found[0]}x{found[1]} pixels (width x height); {size[0]}x{size[1]} are needed"
+    )

@@ -180,8 +180,8 @@ def judge_layout(
       labels: colour * 3 + shape, as `box_label` of the shapes world; boxes of -1 aren't asked for.
 
     Raises:
-      ValueError: boxes that aren't [n, 4] with a label each or have no area, a label outside
-        -1..17, or a picture that `read_picture` refuses.
+      ValueError: boxes that aren't [n, 4] with a label each, have no area or leave the picture, a
+        label that isn't an integer in -1..17, or a picture that `read_picture` refuses.
     """
     places, kinds = np.asarray(boxes, np.float64), np.asarray(labels)
     if places.shape != (*kinds.shape, 4) or kinds.ndim != 1:
@@ -189,11 +189,19 @@ def judge_layout(
             f"boxes must be [n, 4] with n labels, not {list(places.shape)} and {list(kinds.shape)}"
         )
     count = len(COLOURS) * len(SHAPES)
-    if kinds.size and not -1 <= kinds.min() <= kinds.max() < count:
-        raise ValueError(f"labels must be in -1..{count - 1}, not {kinds.min()}..{kinds.max()}")
+    integers = np.issubdtype(kinds.dtype, np.integer)
+    if kinds.size and not (integers and -1 <= kinds.min() <= kinds.max() < count):
+        raise ValueError(
+            f"labels must be integers in -1..{count - 1}, not {kinds.dtype} in "
+            f"{kinds.min()}..{kinds.max()}"
+        )
     asked = np.flatnonzero(kinds >= 0)
-    if not (places[asked, :2] < places[asked, 2:]).all():
-        raise ValueError("boxes must be x0, y0, x1, y1 with x0 < x1 and y0 < y1")
+    first, last = places[asked, :2], places[asked, 2:]
+    if not ((first >= 0) & (first < last) & (last <= 1)).all():
+        raise ValueError(
+            "boxes must be x0, y0, x1, y1 with 0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1, as "
+            "fractions of the picture"
+        )
     things, unreadable, segmentation = read_picture(picture)
     overlaps = np.zeros((len(asked), len(things)))
     for row, number in enumerate(asked):
@@ -286,7 +294,8 @@ def _overlap(one: Float[np.ndarray, " 4"], box: Box) -> float:
 
 def _checked(picture: Picture) -> UInt8[np.ndarray, "s s 3"]:
     pixels = np.asarray(picture)
-    if pixels.ndim != 3 or pixels.shape[0] % GRID or pixels.shape != (*pixels.shape[:1] * 2, 3):
+    size = pixels.shape[0] if pixels.ndim == 3 else 0
+    if not size or size % GRID or pixels.shape != (size, size, 3):
         raise ValueError(
             f"the shapes judge reads one picture [s, s, 3], s a multiple of {GRID}, "
             f"not {list(pixels.shape)}"

@@ -18,6 +18,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
 from diffusion_jax.conditions import drop_condition
@@ -68,6 +69,31 @@ class Conditioning(Protocol):
         return None
 
 
+def array(known: Known, name: str, dims: str, *, integers: bool = False) -> np.ndarray:
+    """What is known under this name, as a NumPy array.
+
+    Args:
+        known: what a model is told.
+        name: of the feature.
+        dims: a word for each dimension, such as "b n 4"; a number is its size.
+        integers: whether it holds integers, else real numbers.
+
+    Raises:
+        ValueError: there is none, or it is another kind of array.
+    """
+    if name not in known:
+        raise ValueError(f"this model has to be told {name!r} of every picture.")
+    found, words = np.asarray(known[name]), dims.split()
+    sizes = zip(found.shape, words, strict=False)
+    fits = found.ndim == len(words) and all(not w.isdigit() or int(w) == n for n, w in sizes)
+    if not fits or integers != np.issubdtype(found.dtype, np.integer):
+        kind = "integers" if integers else "real numbers"
+        raise ValueError(
+            f"{name} is {found.dtype} of shape {found.shape}; it must be {kind}, [{dims}]."
+        )
+    return found
+
+
 @dataclass(frozen=True)
 class ClassLabels(Conditioning):
     """`label` [b] as one-hot `Condition.vector`; the null condition is the zero vector.
@@ -103,7 +129,10 @@ class ClassLabels(Conditioning):
             )
 
     def check(self, known: Known) -> None:
-        wrong = sorted({int(v) for v in known.get("label", ()) if not -1 <= v < self.classes})
+        if not self.classes and "label" not in known:
+            return
+        label = array(known, "label", "b", integers=True)
+        wrong = sorted({int(v) for v in label if not -1 <= v < self.classes})
         if wrong and self.classes:
             raise ValueError(
                 f"label {wrong[0]} is out of range: this model knows 0..{self.classes - 1} "
@@ -140,6 +169,10 @@ class Attributes(Conditioning):
     def blank(self, shape: tuple[int, ...]) -> Known:
         return {self.name: jnp.zeros((shape[0], self.count))}
 
+    def check(self, known: Known) -> None:
+        if not np.isfinite(array(known, self.name, f"b {self.count}")).all():
+            raise ValueError(f"{self.name} must be finite numbers.")
+
 
 @dataclass(frozen=True)
 class Text(Conditioning):
@@ -169,6 +202,13 @@ class Text(Conditioning):
     def blank(self, shape: tuple[int, ...]) -> Known:
         return {"tokens": jnp.ones((shape[0], self.tokenizer.length), jnp.int32)}
 
+    def check(self, known: Known) -> None:
+        tokens = array(known, "tokens", f"b {self.tokenizer.length}", integers=True)
+        for wrong in tokens[(tokens < 0) | (tokens >= self.tokenizer.size)][:1]:
+            raise ValueError(
+                f"token {wrong} is out of range: this model knows 0..{self.tokenizer.size - 1}."
+            )
+
 
 @dataclass(frozen=True)
 class Layout(Conditioning):
@@ -192,14 +232,33 @@ class Layout(Conditioning):
 
     def condition(self, known: Known) -> Condition:
         label = jnp.asarray(known["box_label"])
-        corners = jnp.asarray(known["boxes"], jnp.float32)
-        corners = jnp.round(corners * self.grid) / self.grid if self.grid else corners
+        corners = self._rounded(jnp.asarray(known["boxes"], jnp.float32))
         tokens = jnp.concatenate([corners, jax.nn.one_hot(label, self.classes)], axis=-1)
         return Condition(tokens=tokens, mask=label >= 0)
 
     def blank(self, shape: tuple[int, ...]) -> Known:
         b, n = shape[0], self.boxes
         return {"boxes": jnp.zeros((b, n, 4)), "box_label": jnp.zeros((b, n), jnp.int32)}
+
+    def check(self, known: Known) -> None:
+        label = array(known, "box_label", f"b {self.boxes}", integers=True)
+        boxes = array(known, "boxes", f"{len(label)} {self.boxes} 4")
+        for wrong in label[(label < -1) | (label >= self.classes)][:1]:
+            raise ValueError(
+                f"box_label {wrong} is out of range: this model knows 0..{self.classes - 1} (and "
+                "-1, no box)."
+            )
+        first, last = np.split(np.asarray(self._rounded(boxes)), 2, axis=-1)
+        fits = ((first >= 0) & (first < last) & (last <= 1)).all(-1)
+        for wrong in boxes[(label >= 0) & ~fits][:1]:
+            grid = f", on a grid of 1/{self.grid}" if self.grid else ""
+            raise ValueError(
+                f"the box {' '.join(f'{v:g}' for v in wrong)} must have 0 <= X0 < X1 <= 1 and "
+                f"0 <= Y0 < Y1 <= 1{grid}."
+            )
+
+    def _rounded(self, corners: Any) -> Any:
+        return (corners * self.grid).round() / self.grid if self.grid else corners
 
 
 @dataclass(frozen=True)
@@ -213,6 +272,10 @@ class Joined(Conditioning):
     """
 
     parts: tuple[Conditioning, ...]
+
+    def __post_init__(self) -> None:
+        if not self.parts:
+            raise ValueError("Joined has no parts; it takes at least one conditioning.")
 
     @property
     def drop(self) -> float:

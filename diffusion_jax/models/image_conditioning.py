@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from diffusion_jax.models.conditioning import Conditioning, Known
+from diffusion_jax.checks import check_between
+from diffusion_jax.models.conditioning import Conditioning, Known, array
 from diffusion_jax.processes import expand
 from diffusion_jax.random import example_keys, normal, uniform
 from diffusion_jax.types import Batch, Condition, Index, Key
@@ -35,7 +36,8 @@ class Segmentation(Conditioning):
         return {"segmentation": jnp.zeros(shape[:3], jnp.int32)}
 
     def check(self, known: Known) -> None:
-        wrong = sorted({int(v) for v in known["segmentation"].ravel()} - set(range(self.classes)))
+        found = array(known, "segmentation", "b h w", integers=True)
+        wrong = sorted({int(v) for v in found.ravel()} - set(range(self.classes)))
         if wrong:
             raise ValueError(
                 f"the segmentation map has the class {wrong[0]}; this model knows "
@@ -53,6 +55,9 @@ class _OfPicture(Conditioning):
 
     def blank(self, shape: tuple[int, ...]) -> Known:
         return {"image": jnp.zeros(shape)}
+
+    def check(self, known: Known) -> None:
+        array(known, "image", "b h w c")
 
 
 @dataclass(frozen=True)
@@ -107,6 +112,18 @@ class Inpainting(Conditioning):
     drop: float = 0.1
     features = ()
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.least <= self.most <= 1:
+            raise ValueError(
+                f"Inpainting cuts boxes from least = {self.least} to most = {self.most}; they must "
+                "satisfy 0 <= least <= most <= 1."
+            )
+
+    def check(self, known: Known) -> None:
+        image = array(known, "image", "b h w c")
+        b, h, w, _ = image.shape
+        check_between("the mask", array(known, "mask", f"{b} {h} {w} 1"), 0.0, 1.0)
+
     def known(self, key: Key, index: Index, batch: Batch) -> Known:
         image = batch["image"]
         return {"image": image, "mask": self.masks(key, index, image.shape[1:3])}
@@ -160,6 +177,18 @@ class LowResolution(Conditioning):
     noise: float = 0.5
     drop: float = 0.0
     features = ()
+
+    def __post_init__(self) -> None:
+        if self.factor < 1 or not 0 <= self.noise <= 1:
+            raise ValueError(
+                f"LowResolution has factor = {self.factor} and noise = {self.noise}; the factor is "
+                "at least 1, and the noise from 0 to 1."
+            )
+
+    def check(self, known: Known) -> None:
+        low = array(known, "low", "b h w c")
+        if "level" in known:
+            check_between("level", array(known, "level", f"{len(low)}"), 0.0, 1.0)
 
     def known(self, key: Key, index: Index, batch: Batch) -> Known:
         level = self.noise * uniform(example_keys(jax.random.fold_in(key, 0), index))

@@ -94,10 +94,10 @@ def descend(
         the smallest last.
 
     Raises:
-        ValueError: height or width isn't divisible by 2^(levels - 1), or `condition.image`
-            has another size than x.
+        ValueError: height or width isn't divisible by 2^(levels - 1), `condition.image` has
+            another size than x, or there are no channels.
     """
-    _check(x, condition, len(module.multipliers))
+    _check(x, condition, module.channels, len(module.multipliers))
     blocks = Blocks(module, _embed(module, t, condition), condition)
     x = x.astype(module.dtype)
     if condition.image is not None:
@@ -132,8 +132,10 @@ def _embed(
     return embedding + dense(width, module.dtype, "vector")(condition.vector)
 
 
-def _check(x: Array, condition: Condition, levels: int) -> None:
+def _check(x: Array, condition: Condition, channels: int, levels: int) -> None:
     divisor = 2 ** (levels - 1)
+    if channels < 1:
+        raise ValueError(f"channels is {channels}; a network has at least 1.")
     if x.shape[1] % divisor or x.shape[2] % divisor:
         raise ValueError(
             f"pictures of {x.shape[1]}x{x.shape[2]} can't be halved {levels - 1} times; "

@@ -1,13 +1,14 @@
 """The command lines of train.py and sample.py: parse, call, print; one sentence for an error."""
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from diffusion_jax.training import checkpoints
 from diffusion_jax.training.experiment import Experiment
-from diffusion_jax.training.loop import Options, train
+from diffusion_jax.training.loop import Options, check_task, train
 from diffusion_jax.training.recipes import (
     Record,
     RunMismatch,
@@ -27,6 +28,8 @@ def run_command(command: Callable[[], None]) -> None:
 
     DIFFUSION_JAX_TRACEBACK=1 shows where an error came from.
     """
+    if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:  # as the scripts leave it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         command()
     except Stopped as stopped:
@@ -35,7 +38,9 @@ def run_command(command: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         print("interrupted.", file=sys.stderr)
         sys.exit(130)
-    except (ValueError, OSError, ArithmeticError, RuntimeError, ModuleNotFoundError) as error:
+    except (
+        *(ValueError, OSError, ArithmeticError, RuntimeError, ModuleNotFoundError, MemoryError),
+    ) as error:
         if os.environ.get("DIFFUSION_JAX_TRACEBACK"):
             raise
         sys.stderr.write(f"error: {_sentence(error)}\n")  # one write: no thread comes between
@@ -45,6 +50,8 @@ def run_command(command: Callable[[], None]) -> None:
 def _sentence(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror if " " in error.strerror and not error.filename else str(error)
+    if isinstance(error, MemoryError):
+        return f"there isn't enough memory. {error}".strip()
     return str(error) or type(error).__name__
 
 
@@ -58,6 +65,7 @@ def train_command(argv: Sequence[str]) -> None:
     record = Record.of(path, arguments)
     run_dir = options.run_dir or Path("runs") / path.stem
 
+    check_task(experiment, options)
     make_folder(run_dir)
     if checkpoints.steps(run_dir / "checkpoints"):
         check_continues(run_dir, record, recipe)

@@ -53,6 +53,8 @@ def repainted(experiment: Experiment, resamples: int) -> Experiment:
     whole = experiment.grid
 
     def grid(steps: int) -> jax.Array:
+        if steps < 2:
+            raise ValueError(f"--resamples walks up and down a grid: --steps {steps} is too few.")
         return repaint_grid(whole(steps), jump=max(1, steps // 10), resamples=resamples)
 
     return dataclasses.replace(experiment, grid=grid, inpaint=RePaint)
@@ -77,8 +79,8 @@ def started_from(experiment: Experiment, path: Path, strength: float) -> Experim
     )
 
 
-def classified(experiment: Experiment, classifier: Task, params: Any, scale: Scalar) -> Experiment:
-    """The experiment that a noise-aware classifier steers to each example's label."""
+def check_same_pictures(experiment: Experiment, classifier: Task) -> None:
+    """Raises ValueError unless the classifier knows the model's pictures and noise."""
     if classifier.image_shape != experiment.image_shape:
         raise ValueError(
             f"--classifier is for pictures of {classifier.image_shape}, and this model draws "
@@ -89,6 +91,11 @@ def classified(experiment: Experiment, classifier: Task, params: Any, scale: Sca
             f"--classifier was trained on {classifier.process}, and this model is of "
             f"{experiment.process}; its noise must be the same."
         )
+
+
+def classified(experiment: Experiment, classifier: Task, params: Any, scale: Scalar) -> Experiment:
+    """The experiment that a noise-aware classifier steers to each example's label."""
+    check_same_pictures(experiment, classifier)
 
     def logits(x: jax.Array, t: jax.Array) -> jax.Array:
         return classifier.model.apply(params, x, t, Condition())

@@ -101,6 +101,12 @@ def classification(task: "Task") -> Loss:
     )
 
 
+def check_seed(seed: int, what: str = "seed") -> None:
+    """Raises ValueError for a seed that JAX would take for another one: it keeps 32 bits."""
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"{what} is {seed}; it must be from 0 to {2**32 - 1}.")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Task:
     """What to train, on what, and how.

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from diffusion_jax.data.images import read_png
+from diffusion_jax.data.images import read_map, read_png
 from diffusion_jax.models import conditioning as conditions
 from diffusion_jax.models import image_conditioning as images
 from diffusion_jax.models.conditioning import Conditioning, Known
@@ -30,7 +30,7 @@ class Told:
     layout: tuple[str, ...] = ()
     """the boxes of one layout, each "NAME X0 Y0 X1 Y1" with corners as fractions of the picture"""
     segmentation: Path | None = None
-    """PNG map of the picture's size, whose grey levels are the pixels' classes, 0, 1, ..."""
+    """PNG map of the picture's size: grey levels or palette entries are the classes, 0, 1, ..."""
     low_resolution: Path | None = None
     """small PNG to enlarge"""
     reference: Path | None = None
@@ -45,6 +45,10 @@ Reader = Callable[[Experiment, Any, Any], Known]
 
 
 def read_labels(experiment: Experiment, part: Conditioning, labels: tuple[int, ...]) -> Known:
+    most = np.iinfo(np.int32).max
+    for label in labels:
+        if abs(label) > most:
+            raise ValueError(f"--label {label} is out of range: no model knows so many.")
     return {"label": np.array(labels, np.int32)}
 
 
@@ -91,8 +95,7 @@ def read_box(text: str, names: tuple[str, ...]) -> tuple[np.ndarray, int]:
 
 def read_segmentation(experiment: Experiment, part: Conditioning, path: Path) -> Known:
     height, width, _ = experiment.image_shape
-    levels = read_png(path, (height, width, 1), what="--segmentation")
-    return {"segmentation": levels[None, ..., 0].astype(np.int32)}
+    return {"segmentation": read_map(path, (height, width), what="--segmentation")[None]}
 
 
 def read_low_resolution(experiment: Experiment, part: images.LowResolution, path: Path) -> Known:
@@ -114,8 +117,8 @@ def read_hole(experiment: Experiment, part: Conditioning | None, paths: tuple[Pa
     mask = read_png(paths[1], (height, width, 1), what="--mask") < 128
     if mask.all() or not mask.any():
         raise ValueError(
-            f"--mask {paths[1]} is all {'black' if mask.all() else 'white'}; white is drawn anew, "
-            "black is kept."
+            f"--mask {paths[1]} is all {'black' if mask.all() else 'white'}, split at middle grey; "
+            "white is drawn anew, black is kept."
         )
     return {"image": picture[None], "mask": mask[None].astype(np.float32)}
 

@@ -1,6 +1,7 @@
 """The training loop: batches through the step, with logs, pictures and checkpoints."""
 
 import contextlib
+import math
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from jax.sharding import Mesh
 
 from diffusion_jax.data import DeviceBatch, Source, batches, put_on_device, save_png
 from diffusion_jax.training import checkpoints
-from diffusion_jax.training.experiment import Experiment, Task
+from diffusion_jax.training.experiment import Experiment, Task, check_seed
 from diffusion_jax.training.metrics import NonFiniteLoss, Pending, Writer
 from diffusion_jax.training.sampling import sample_grid
 from diffusion_jax.training.sharding import (
@@ -68,12 +69,8 @@ def train(experiment: Task, options: Options, run_dir: Path, *, show: bool = Tru
         NonFiniteLoss: nothing is saved after the last checkpoint before it.
         Stopped: SIGINT or SIGTERM came, and a checkpoint was written.
     """
-    check_options(options)
+    check_task(experiment, options)
     mesh = data_mesh(options.devices)
-    check_divides(experiment.batch_size, mesh.size, parts=experiment.accumulate)
-    if experiment.steps < 1:
-        raise ValueError(f"steps is {experiment.steps}; it must be at least 1.")
-    experiment.check()
     source = experiment.source("train", options.data_dir)
     check_source(experiment, source)
 
@@ -173,6 +170,26 @@ def device_batches(
         features=tuple(f for f in experiment.conditioning.features if f not in ("image", "label")),
     )
     return put_on_device(host, batched(mesh))
+
+
+def check_task(task: Task, options: Options) -> None:
+    """Raises ValueError, before any work, for numbers out of range and parts that don't fit."""
+    check_options(options)
+    for name in ("steps", "accumulate"):
+        if getattr(task, name) < 1:
+            raise ValueError(f"{name} is {getattr(task, name)}; it must be at least 1.")
+    check_divides(task.batch_size, data_mesh(options.devices).size, parts=task.accumulate)
+    check_seed(task.seed)
+    if not 0 <= task.ema_decay < 1:
+        raise ValueError(f"ema_decay is {task.ema_decay}; it must be at least 0 and less than 1.")
+    for step in (0, task.steps // 2, task.steps):
+        rate = float(task.learning_rate(step))
+        if not 0 <= rate < math.inf:
+            raise ValueError(f"the learning rate of step {step} is {rate:g}; it must be from 0 up.")
+    drop = task.conditioning.drop
+    if not 0 <= drop <= 1:
+        raise ValueError(f"conditions are dropped with probability {drop}; it is from 0 to 1.")
+    task.check()
 
 
 def check_source(experiment: Task, source: Source) -> None:

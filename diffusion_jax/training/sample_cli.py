@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -15,6 +16,7 @@ from diffusion_jax.data import grid, save_png, to_uint8
 from diffusion_jax.data.files import write_atomically
 from diffusion_jax.models.conditioning import Known
 from diffusion_jax.training.editing_cli import (
+    check_same_pictures,
     check_starts_from_noise,
     check_steers,
     classified,
@@ -22,7 +24,7 @@ from diffusion_jax.training.editing_cli import (
     repainted,
     started_from,
 )
-from diffusion_jax.training.experiment import Experiment
+from diffusion_jax.training.experiment import Experiment, check_seed
 from diffusion_jax.training.known_cli import Told, as_flag, known_from
 from diffusion_jax.training.runs import load_experiment, load_params, load_task
 from diffusion_jax.training.sampler_cli import (
@@ -38,7 +40,8 @@ from diffusion_jax.training.sampling import (
     sample_batches,
 )
 from diffusion_jax.training.sharding import check_divides, data_mesh
-from diffusion_jax.types import Params, Sampler
+from diffusion_jax.training.signals import noted_signals
+from diffusion_jax.types import Params, Process, Sampler
 
 ADJUSTS = ("eta", "order", "variance", "churn", "delta")  # flags of some samplers
 
@@ -113,29 +116,27 @@ def sample_command(argv: Sequence[str]) -> None:
     options = tyro.cli(SampleOptions, args=list(argv), prog="sample.py")
     experiment = load_experiment(options.run_dir, options.recipe)
     guidance = experiment.guidance if options.guidance is None else options.guidance
-    if options.num < 1:
-        raise ValueError(f"--num is {options.num}; ask for at least 1 picture.")
-    if not np.isfinite(guidance):
-        raise ValueError(f"--guidance is {guidance}; it must be a finite number.")
+    check_numbers(options, guidance)
     flags = {flag: getattr(options, flag) for flag in ADJUSTS}
     sampler = choose_sampler(experiment, options.sampler, flags)
     steps = choose_steps(experiment, options)
-    choose_grid(experiment.process, options.grid, experiment.grid)(steps)  # refuses before any work
+    check_belongs(options, guidance)
+    edited(experiment, options, experiment.process).grid(steps)  # refuses before any work
     known = known_from(experiment, options.num, options.told, options.data_dir)
-    check_belongs(options)
     mesh = data_mesh(options.devices)
     check_divides(options.batch_size, mesh.size, what="--batch-size")
     for path in filter(None, (options.out, options.npz)):
         check_writable(path)
+    if options.npz and options.npz.resolve() == options.out.resolve():
+        raise ValueError(f"--out and --npz are both {options.out}; one would replace the other.")
 
     if options.classifier:
         experiment = steered(experiment, options, known, mesh)
     check_known(experiment, known, guidance)
     params = load_params(experiment, options.run_dir, options.weights, options.step, mesh)
     _, process = experiment.parts(params)
-    chosen = choose_grid(process, options.grid, experiment.grid)
     pictures = draw(
-        edited(dataclasses.replace(experiment, grid=chosen), options),
+        edited(experiment, options, process),
         params,
         sampler,
         known,
@@ -156,7 +157,16 @@ def sample_command(argv: Sequence[str]) -> None:
         print(f"wrote arrays to {options.npz}")
 
 
-def check_belongs(options: SampleOptions) -> None:
+def check_numbers(options: SampleOptions, guidance: float) -> None:
+    """Raises ValueError for a number out of range."""
+    if options.num < 1:
+        raise ValueError(f"--num is {options.num}; ask for at least 1 picture.")
+    if not np.isfinite(guidance):
+        raise ValueError(f"--guidance is {guidance}; it must be a finite number.")
+    check_seed(options.seed, "--seed")
+
+
+def check_belongs(options: SampleOptions, guidance: float) -> None:
     """Raises ValueError for a flag whose owner isn't there."""
     owners = {
         "strength": options.init_image,
@@ -167,17 +177,25 @@ def check_belongs(options: SampleOptions) -> None:
         if getattr(options, name) is not None and owner is None:
             flag = {"strength": "--init-image", "resamples": "--inpaint"}.get(name, "--classifier")
             raise ValueError(f"{as_flag(name)} was given, but it belongs to {flag}.")
+    for name in ("interval", "rescale"):
+        if getattr(options, name) is not None and guidance == 1.0:
+            raise ValueError(
+                f"{as_flag(name)} was given, but gamma is 1, which is no guidance; name another "
+                "with --guidance."
+            )
 
 
-def edited(experiment: Experiment, options: SampleOptions) -> Experiment:
-    """The experiment with --interval, --rescale, --init-image and --inpaint."""
+def edited(experiment: Experiment, options: SampleOptions, process: Process) -> Experiment:
+    """The experiment with --grid, --interval, --rescale, --inpaint and --init-image."""
+    grid = choose_grid(process, options.grid, experiment.grid)
+    experiment = dataclasses.replace(experiment, grid=grid)
     if options.interval is not None or options.rescale is not None:
         experiment = guided_within(experiment, options.interval, options.rescale)
+    if options.told.inpaint:
+        check_starts_from_noise(experiment, "--inpaint")
     if options.init_image:
         strength = 0.6 if options.strength is None else options.strength
         experiment = started_from(experiment, options.init_image, strength)
-    if options.told.inpaint:
-        check_starts_from_noise(experiment, "--inpaint")
     if options.resamples is not None:
         experiment = repainted(experiment, options.resamples)
     return experiment
@@ -190,8 +208,14 @@ def steered(experiment: Experiment, options: SampleOptions, known: Known, mesh: 
     scale = 1.0 if options.classifier_scale is None else options.classifier_scale
     if not np.isfinite(scale):
         raise ValueError(f"--classifier-scale is {scale}; it must be a finite number.")
-    params = load_params(classifier, options.classifier, "ema", None, mesh)
+    if isinstance(classifier, Experiment):
+        raise ValueError(
+            f"--classifier {options.classifier} draws pictures; it must be a classifier, such as "
+            "configs/fashion_mnist_classifier.py trains."
+        )
+    check_same_pictures(experiment, classifier)
     check_steers(classifier, known)
+    params = load_params(classifier, options.classifier, "ema", None, mesh)
     return classified(experiment, classifier, params, scale)
 
 
@@ -216,24 +240,41 @@ def choose_steps(experiment: Experiment, options: SampleOptions) -> int:
 def draw(
     experiment: Experiment, params: Params, sampler: Sampler, known: Known, **how
 ) -> np.ndarray:
-    """All pictures [n h w c] in [-1, 1], with a progress bar; arguments of `sample_batches`."""
-    done = []
-    with tqdm(total=count_of(known), unit="picture", disable=None, dynamic_ncols=True) as bar:
+    """All pictures [n h w c] in [-1, 1], with a progress bar; arguments of `sample_batches`.
+
+    Raises:
+        FloatingPointError: a picture isn't finite.
+        KeyboardInterrupt, SystemExit: SIGINT or SIGTERM came.
+    """
+    done: list[np.ndarray] = []
+    first = 0
+    bar = tqdm(total=count_of(known), unit="picture", disable=None, dynamic_ncols=True)
+    # An exception out of the handler would be lost in JAX's own callbacks now and then.
+    with bar, noted_signals() as arrived:
         for pictures in sample_batches(experiment, params, sampler, known, **how):
+            finite = np.isfinite(pictures).all((1, 2, 3))
+            if not finite.all():
+                raise FloatingPointError(
+                    f"picture {first + finite.argmin()} isn't finite, so nothing is written; less "
+                    "guidance or another sampler may keep it so."
+                )
             done.append(pictures)
+            first += len(pictures)
             bar.update(len(pictures))
+            if number := arrived():
+                raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
     return np.concatenate(done)
 
 
 def check_writable(path: Path) -> None:
     """Raises OSError, before any work, where a file can't be written."""
+    if path.is_dir():
+        raise IsADirectoryError(f"can't write {path}: it is a folder.")
     try:
         write_atomically(path.with_name(f".{path.name}.probe"), b"")
         path.with_name(f".{path.name}.probe").unlink()
     except OSError as error:
         raise OSError(error.errno, f"can't write {path}: {_reason(error)}") from None
-    if path.is_dir():
-        raise IsADirectoryError(f"can't write {path}: it is a folder.")
 
 
 def _reason(error: OSError) -> str:

@@ -122,8 +122,8 @@ def check_known(experiment: Experiment, known: Known, guidance: float) -> None:
     if missing:
         raise ValueError(f"this model has to be told {missing[0]!r} of every picture.")
     # What steers may be told a label that the network isn't.
-    read = {name: v for name, v in known.items() if name in conditioning.features}
-    conditioning.check(known if experiment.steer is unsteered else read)
+    reads = "label" in conditioning.features or experiment.steer is unsteered
+    conditioning.check(known if reads else {k: v for k, v in known.items() if k != "label"})
     if guidance == 1.0:
         return
     one = {name: value[:1] for name, value in known.items()}

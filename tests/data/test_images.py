@@ -2,13 +2,19 @@
 
 import errno
 import os
+import struct
+import zlib
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
-from diffusion_jax.data import grid, save_png, to_uint8
+from diffusion_jax.data import grid, read_map, read_png, save_png, to_uint8
+
+
+def random_levels(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
 
 
 def test_every_level_survives_the_round_trip():
@@ -105,3 +111,82 @@ def test_a_folder_that_cannot_be_written(tmp_path):
     with pytest.raises(IsADirectoryError, match=r"could not write .*folder\.png"):
         save_png(tmp_path / "folder.png", np.zeros((4, 4, 1), np.uint8))
     assert {path.name for path in tmp_path.iterdir()} == {"file", "folder.png"}
+
+
+def test_read_png_turns_colours_to_grey_and_back(tmp_path):
+    colours = random_levels(2, 3, 3)
+    save_png(tmp_path / "a.png", colours)
+    np.testing.assert_array_equal(read_png(tmp_path / "a.png", (2, 3, 3)), colours)
+    assert read_png(tmp_path / "a.png", (2, 3, 1)).shape == (2, 3, 1)
+
+
+def test_sixteen_bits_are_rounded_to_eight(tmp_path):
+    wide = np.linspace(0, 65535, 16).astype(np.uint16).reshape(4, 4)
+    Image.fromarray(wide).save(tmp_path / "wide.png")
+    for channels in (1, 3):
+        levels = read_png(tmp_path / "wide.png", (4, 4, channels))
+        np.testing.assert_allclose(levels, np.stack([wide / 257] * channels, -1), atol=0.5)
+
+
+def test_a_map_is_read_from_grey_levels_or_a_palette(tmp_path):
+    numbers = random_levels(4, 5) % 4
+    palette = Image.fromarray(numbers, "P")
+    palette.putpalette(bytes(random_levels(12)))
+    grey = np.stack([numbers] * 3, -1)
+    for image in (palette, *map(Image.fromarray, (numbers, numbers.astype(np.uint16), grey))):
+        image.save(tmp_path / "map.png")
+        np.testing.assert_array_equal(read_map(tmp_path / "map.png", (4, 5)), numbers)
+    Image.fromarray(numbers > 1).save(tmp_path / "map.png")  # one bit
+    np.testing.assert_array_equal(read_map(tmp_path / "map.png", (4, 5)), numbers > 1)
+
+
+@pytest.mark.parametrize(
+    ("levels", "sentence"),
+    [
+        (random_levels(4, 4, 4), "a.tiff has transparent pixels"),
+        (np.ones((4, 4), np.float32), "a.tiff has levels of float32; 8 or 16 bits"),
+        (np.full((4, 4), -1, np.int32), "a.tiff has levels of int32; 8 or 16 bits"),
+        (random_levels(6, 4, 3), r"a.tiff has 4x6 pixels \(width x height\); 4x4 are needed"),
+    ],
+    ids=["alpha", "float", "negative", "size"],
+)
+def test_a_picture_that_is_not_one_of_pixels_is_refused(tmp_path, levels, sentence):
+    Image.fromarray(levels).save(tmp_path / "a.tiff")
+    with pytest.raises(ValueError, match=f"--image: .*{sentence}"):
+        read_png(tmp_path / "a.tiff", (4, 4, 3), "--image")
+
+
+def test_opaque_pixels_are_read(tmp_path):
+    opaque = np.concatenate([random_levels(4, 4, 3), np.full((4, 4, 1), 255, np.uint8)], -1)
+    Image.fromarray(opaque).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(read_png(tmp_path / "a.png", (4, 4, 3)), opaque[..., :3])
+
+
+@pytest.mark.parametrize("levels", [random_levels(4, 4, 3), np.ones((4, 4), np.float32)])
+def test_a_map_has_no_colours(tmp_path, levels):
+    Image.fromarray(levels).save(tmp_path / "a.tiff")
+    with pytest.raises(ValueError, match="its numbers are read from grey levels or a palette"):
+        read_map(tmp_path / "a.tiff", (4, 4))
+
+
+def test_damage_is_named_whatever_it_is(tmp_path):
+    """Cut anywhere, or with wrong bytes; a header of 3.6 billion pixels decodes none of them."""
+    save_png(tmp_path / "whole.png", random_levels(4, 4, 3))
+    whole = (tmp_path / "whole.png").read_bytes()
+    header = whole[12:16] + struct.pack(">II", 60000, 60000) + whole[24:29]
+    bomb = whole[:12] + header + struct.pack(">I", zlib.crc32(header)) + whole[33:]
+    rng = np.random.default_rng(0)
+    flipped = []
+    for _ in range(200):
+        broken = bytearray(whole)
+        broken[rng.integers(8, len(whole))] ^= rng.integers(1, 256)
+        flipped.append(bytes(broken))
+    refused = 0
+    for damaged in (bomb, *(whole[:n] for n in range(len(whole) - 16)), *flipped):
+        (tmp_path / "damaged.png").write_bytes(damaged)
+        try:
+            read_png(tmp_path / "damaged.png", (4, 4, 3))
+        except (OSError, ValueError) as error:
+            assert "damaged.png" in str(error)
+            refused += 1
+    assert refused > len(whole)

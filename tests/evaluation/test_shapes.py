@@ -202,12 +202,17 @@ class TestSegmentation:
         (lambda: read_things(np.full((16, 16, 3), np.nan, np.float32)), "not finite"),
         (
             lambda: judge_layout(picture(), np.zeros((1, 4), np.float32), np.array([18])),
-            r"in -1\.\.17, not 18\.\.18",
+            r"in -1\.\.17, not int64 in 18\.\.18",
         ),
         (
             lambda: judge_layout(picture(), np.zeros((1, 4), np.float32), np.array([0])),
-            "x0 < x1 and y0 < y1",
+            "x0 < x1 <= 1 and 0 <= y0 < y1",
         ),
+        (
+            lambda: judge_layout(picture(), np.array([[0, 0, 7, 7]], np.float32), np.array([0])),
+            "as fractions of the picture",
+        ),
+        (lambda: read_things(np.zeros((0, 0, 3), np.uint8)), r"not \[0, 0, 3\]"),
         (
             lambda: judge_segmentation(picture(), np.zeros((8, 8), np.uint8)),
             r"\[16, 16\] needs a segmentation of that size, not \[8, 8\]",

@@ -51,7 +51,7 @@ def batch(count=COUNT, seed=0):
         "label": jnp.asarray(rng.integers(0, 5, count), jnp.int32),
         "attributes": normal(seed + 1, count, 4),
         "tokens": jnp.asarray(np.stack([SHAPES_WORDS.encode(c) for c in captions])),
-        "boxes": jnp.asarray(rng.random((count, 3, 4)), jnp.float32),
+        "boxes": jnp.asarray(np.sort(rng.random((count, 3, 2, 2)), axis=2)).reshape(count, 3, 4),
         "box_label": jnp.asarray(rng.integers(-1, 18, (count, 3)), jnp.int32),
         "segmentation": jnp.asarray(rng.integers(0, 4, (count, SIZE, SIZE)), jnp.int32),
     }
@@ -185,6 +185,14 @@ def test_edges_are_where_the_picture_changes():
     assert np.all(np.isfinite(slope))
 
 
+def boxed(*corners, label=0):
+    return {"boxes": np.array([[corners]]), "box_label": np.array([[label]])}
+
+
+def holed(mask):
+    return {"image": np.ones((2, 4, 4, 1)), "mask": mask}
+
+
 @pytest.mark.parametrize(
     "conditioning, told, message",
     [
@@ -192,12 +200,52 @@ def test_edges_are_where_the_picture_changes():
         (ClassLabels(0), {"label": np.array([0])}, "knows no labels"),
         (Segmentation(4), {"segmentation": np.full((1, 2, 2), 9)}, r"class 9.*0\.\.3"),
         (Joined((Segmentation(4),)), {"segmentation": np.full((1, 2, 2), 9)}, "class 9"),
+        (Segmentation(4), {"segmentation": np.ones((1, 2, 2))}, r"it must be integers, \[b h w\]"),
+        (ClassLabels(5), {"label": np.ones(2)}, r"float64 of shape \(2,\); it must be integers"),
+        (ClassLabels(5), {}, "has to be told 'label' of every picture"),
+        (Attributes(3), {"attributes": np.ones((2, 4))}, r"must be real numbers, \[b 3\]"),
+        (Attributes(1), {"attributes": np.full((2, 1), np.nan)}, "must be finite"),
+        (
+            Text(SHAPES_WORDS),
+            {"tokens": np.full((1, 18), 99)},
+            r"token 99 is out of range",
+        ),
+        (Text(SHAPES_WORDS), {"tokens": np.ones((1, 5), int)}, r"integers, \[b 18\]"),
+        (Layout(1, 2), boxed(0.1, 0.1, 0.5, 0.5, label=2), r"box_label 2 is out of range.*0\.\.1"),
+        (Layout(1, 2), boxed(0.5, 0.1, 0.1, 0.5), "box 0.5 0.1 0.1 0.5 must have 0 <= X0 < X1"),
+        (Layout(1, 2), boxed(0.1, 0.1, 0.5, np.nan), "0 <= Y0 < Y1 <= 1"),
+        (Layout(1, 2, grid=16), boxed(0.1, 0.1, 0.11, 0.9), "<= 1, on a grid of 1/16"),
+        (Layout(2, 2), boxed(0.1, 0.1, 0.5, 0.5), r"must be integers, \[b 2\]"),
+        (LowResolution(), {"low": np.ones((2, 4, 4))}, r"real numbers, \[b h w c\]"),
+        (LowResolution(), {"low": np.ones((2, 4, 4, 1)), "level": np.full(2, 2.0)}, "level is 2"),
+        (Inpainting(), {"image": np.ones((2, 4, 4, 1))}, "has to be told 'mask'"),
+        (Inpainting(), holed(np.ones((2, 4, 4))), r"mask is .*\[2 4 4 1\]"),
+        (
+            Inpainting(),
+            holed(np.full((2, 4, 4, 1), 255.0)),
+            "the mask is 255; it must be",
+        ),
+        (Grey(), {}, "has to be told 'image'"),
     ],
     ids=str,
 )
 def test_what_the_network_was_not_made_for_is_refused(conditioning, told, message):
     with pytest.raises(ValueError, match=message):
         conditioning.check(told)
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: LowResolution(factor=0), "factor = 0 and noise = 0.5; the factor is at least 1"),
+        (lambda: LowResolution(noise=2.0), "factor = 2 and noise = 2.0"),
+        (lambda: Inpainting(0.9, 0.1), "from least = 0.9 to most = 0.1"),
+        (lambda: Joined(()), "Joined has no parts"),
+    ],
+)
+def test_parts_out_of_range_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
 
 
 def test_no_classes_is_no_condition():

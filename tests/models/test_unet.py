@@ -15,6 +15,7 @@ from diffusion_jax.models import (
     adm_64,
     ddpm_cifar10,
     from_linen,
+    shapes_unet,
     with_time,
 )
 from diffusion_jax.models.layers import ResidualBlock, average_pool, nearest
@@ -184,6 +185,12 @@ def test_half_precision_computes_in_half_and_answers_in_float32():
 def test_pictures_that_do_not_fit_are_refused(x, condition, message):
     with pytest.raises(ValueError, match=message):
         jax.eval_shape(TINY.init, KEY, jnp.zeros(x), T, condition)
+
+
+@pytest.mark.parametrize("channels", [0, -4])
+def test_a_network_has_channels(channels):
+    with pytest.raises(ValueError, match=f"channels is {channels}; a network has at least 1"):
+        jax.eval_shape(shapes_unet(16, channels).init, KEY, jnp.zeros((2, 16, 16, 3)), T)
 
 
 def test_linen_models_drop_out_by_the_key_alone():

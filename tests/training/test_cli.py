@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -125,6 +126,39 @@ def test_missing_data_set_says_how_to_get_it(checkout, capsys, tmp_path):
     err = fails(train_command, [str(ROOT / "configs/mnist.py"), *flags], capsys)
     assert "mnist" in err and "tfds build mnist" in err and str(tmp_path) in err
     assert not Path("runs/none/checkpoints").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--seed 4294967296", "seed is 4294967296; it must be from 0 to 4294967295"),
+        ("--accumulate 0", "accumulate is 0; it must be at least 1"),
+        ("--learning-rate -1", "the learning rate of step 0 is -1; it must be from 0 up"),
+        ("--learning-rate nan", "the learning rate of step 0 is nan"),
+        ("--keep 0", "--keep is 0"),
+    ],
+)
+def test_numbers_out_of_range_leave_no_run_folder(checkout, capsys, flags, message):
+    run = ["configs/toy.py", "--run-dir", "runs/refused", *flags.split()]
+    assert message in fails(train_command, run, capsys)
+    assert not Path("runs/refused").exists()
+
+
+@pytest.mark.parametrize("script", ["sample", "train", "evaluate"])
+def test_ctrl_c_while_the_libraries_load_says_nothing(tmp_path, script):
+    library = tmp_path / "diffusion_jax" / "__init__.py"
+    library.parent.mkdir()
+    library.write_text("print('loading', flush=True); import time; time.sleep(60)")
+    shutil.copy(ROOT / f"{script}.py", tmp_path)
+    process = subprocess.Popen(
+        [sys.executable, tmp_path / f"{script}.py"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
+    )
+    assert process.stdout is not None and process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    assert process.communicate()[1] == b"" and process.returncode == -signal.SIGINT
 
 
 def test_run_folder_that_cannot_be_written(checkout, capsys):

@@ -1,6 +1,8 @@
 """sample.py's flags that say what to draw and what to edit, and what they refuse."""
 
 import dataclasses
+import os
+import signal
 from pathlib import Path
 
 import jax
@@ -9,9 +11,9 @@ import numpy as np
 import pytest
 
 import diffusion_jax as dj
-from diffusion_jax.data import SHAPES_WORDS, read_png, save_png
+from diffusion_jax.data import SHAPES_WORDS, save_png
 from diffusion_jax.models import ClassLabels, from_linen
-from diffusion_jax.training import known_cli
+from diffusion_jax.training import known_cli, sample_cli
 from diffusion_jax.training.editing_cli import check_steers, classified
 from diffusion_jax.training.known_cli import Told, known_from
 from diffusion_jax.training.recipes import load_recipe
@@ -129,6 +131,47 @@ def test_little_strength_changes_a_picture_little(pictures):
     assert little < 0.05 < much
 
 
+def test_a_picture_is_changed_a_little_in_a_hole(pictures):
+    known = known_cli.in_range(pictures)
+    edit = "--init-image picture.png --strength 0.02 --inpaint picture.png --mask mask.png"
+    change = np.abs(drawn(edit + " --guidance 1") - known)
+    assert change[:, :, :2].max() == 0 and 0 < change[:, :, 2:].mean() < 0.05
+
+
+def drawing(monkeypatch, batches):
+    """What sample.py makes of these batches of pictures."""
+    monkeypatch.setattr(sample_cli, "sample_batches", lambda *_: batches())
+    return sample_cli.draw(toy.recipe(), (), dj.DDIM(), {"label": np.zeros(4)})
+
+
+def test_pictures_that_are_not_finite_are_not_written(monkeypatch):
+    def batches():
+        yield np.zeros((2, 4, 4, 1))
+        yield np.array([0.0, np.nan]).reshape(2, 1, 1, 1) * np.ones((1, 4, 4, 1))
+
+    with pytest.raises(FloatingPointError, match="picture 3 isn't finite, so nothing is written"):
+        drawing(monkeypatch, batches)
+
+
+@pytest.mark.parametrize(
+    ("number", "end"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)]
+)
+def test_a_signal_ends_between_batches(monkeypatch, number, end):
+    """Also one that arrives where an exception would be lost."""
+
+    def batches():
+        class Callback:
+            def __del__(self):
+                os.kill(os.getpid(), number)
+
+        Callback()
+        yield np.zeros((2, 4, 4, 1))
+        pytest.fail("it went on")
+
+    with pytest.raises(end):
+        drawing(monkeypatch, batches)
+
+
 def test_variations_of_a_picture_differ(pictures):
     found = drawn("--init-image picture.png --strength 0.5 --label 1 --guidance 2")
     assert np.any(found[0] != found[1])
@@ -151,6 +194,16 @@ def test_variations_of_a_picture_differ(pictures):
         ("--inpaint picture.png --mask mask.png --resamples 0", "--resamples is 0"),
         ("--inpaint nowhere.png --mask mask.png", "No such file or directory: 'nowhere.png'"),
         ("--init-image configs/toy.py", "configs/toy.py is no picture that can be read"),
+        ("--inpaint picture.png --mask mask.png --resamples 2 --steps 1", "--steps 1 is too few"),
+        ("--interval 0.2 0.8 --guidance 1", "--interval was given, but gamma is 1"),
+        ("--rescale 0.5 --guidance 1", "--rescale was given, but gamma is 1"),
+        ("--label 99999999999", "--label 99999999999 is out of range"),
+        ("--classifier runs/toy", "--classifier runs/toy draws pictures"),
+        ("--seed -1", "--seed is -1; it must be from 0 to 4294967295"),
+        ("--seed 4294967296", "--seed is 4294967296; it must be from 0 to 4294967295"),
+        ("--num 1000000000000000", "there isn't enough memory"),
+        ("--out .", "can't write .: it is a folder"),
+        ("--npz out.png", "--out and --npz are both out.png"),
         ("--prompt hello", "--prompt was given, but this model doesn't read it; it reads --label"),
         ("--classifier nowhere", "nowhere is no run folder"),
     ],
@@ -160,13 +213,6 @@ def test_sample_refuses(pictures, capsys, flags, message):
     said = fails(sample_command, ["runs/toy", "--out", "out.png", *flags.split()], capsys)
     assert message in said
     assert not Path("out.png").exists()
-
-
-def test_read_png_turns_colours_to_grey_and_back(tmp_path):
-    colours = np.random.default_rng(0).integers(0, 256, (2, 3, 3)).astype(np.uint8)
-    save_png(tmp_path / "a.png", colours)
-    np.testing.assert_array_equal(read_png(tmp_path / "a.png", (2, 3, 3)), colours)
-    assert read_png(tmp_path / "a.png", (2, 3, 1)).shape == (2, 3, 1)
 
 
 def test_a_model_that_does_not_start_from_noise_is_not_edited():

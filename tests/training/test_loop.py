@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from diffusion_jax.models import ClassLabels
 from diffusion_jax.training import checkpoints, loop
 from diffusion_jax.training.loop import Options, train
 from diffusion_jax.training.metrics import NonFiniteLoss
@@ -104,6 +105,13 @@ def test_bad_input_comes_before_any_work(tmp_path):
     ]:
         with pytest.raises(ValueError, match=message):
             go(tmp_path / "run", **arguments)
+    for replaced, message in [
+        ({"ema_decay": 1.0}, "ema_decay is 1.0; it must be at least 0 and less than 1"),
+        ({"conditioning": ClassLabels(3, drop=2.0)}, "dropped with probability 2.0"),
+        ({"conditioning": ClassLabels(3, drop=np.nan)}, "dropped with probability nan"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            go(tmp_path / "run", experiment=dataclasses.replace(toy.recipe(), **replaced))
     wrong = dataclasses.replace(toy.recipe(), image_shape=(8, 8, 1))
     with pytest.raises(ValueError, match=r"toy has pictures of \(4, 4, 1\)"):
         go(tmp_path / "run", experiment=wrong)
