@@ -9,6 +9,7 @@ have channels. `tfds_source("shapes/32x32", split, data_dir)` reads it.
 from __future__ import annotations
 
 import io
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,9 +24,10 @@ with quiet():
     try:
         import tensorflow_datasets as tfds
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "preparing shapes needs tensorflow-datasets: pip install tensorflow-datasets"
-        ) from error
+        needed = "preparing shapes needs tensorflow-datasets: pip install tensorflow-datasets"
+        if __name__ == "__main__":
+            raise SystemExit(needed) from None
+        raise ModuleNotFoundError(needed) from error
 
 CONFIGS = {"16x16": 16, "32x32": 32, "64x64": 64}
 
@@ -131,8 +133,11 @@ def main() -> None:
 
     try:
         home = tyro.cli(prepare)
-    except (FileExistsError, ValueError) as error:
-        raise SystemExit(str(error)) from error
+    except KeyboardInterrupt:
+        print("interrupted.", file=sys.stderr)
+        raise SystemExit(130) from None
+    except (OSError, RuntimeError, ValueError) as error:  # of a full disk, a RuntimeError
+        raise SystemExit(str(error)) from None
     with quiet():
         splits = tfds.builder_from_directory(home).info.splits
     counts = " and ".join(f"{part.num_examples:,} {name}" for name, part in splits.items())

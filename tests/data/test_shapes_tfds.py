@@ -64,6 +64,11 @@ def test_the_command(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"shapes"}
     again = subprocess.run(command, capture_output=True, text=True)
     assert again.returncode and again.stderr.startswith(f"{home} is already prepared")
+    (tmp_path / "file").touch()
+    nowhere = [*module, "--data-dir", str(tmp_path / "file"), "--train", "3", "--test", "2"]
+    refused = subprocess.run(nowhere, capture_output=True, text=True)
+    assert refused.returncode == 1 and "Traceback" not in refused.stderr
+    assert f"Not a directory: '{tmp_path}/file/shapes'" in refused.stderr
     same(
         {"caption": tfds_source("shapes/16x16", "test", tmp_path)[1]["caption"]},
         {"caption": shapes("test")[1]["caption"]},
