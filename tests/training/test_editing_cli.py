@@ -97,7 +97,11 @@ def test_what_is_not_said_comes_from_held_out_examples(stem):
         ("shapes_captions", {"prompt": ("a " * 30,)}, "has 30 words"),
         ("shapes_captions", {"label": (3,)}, "--label was given.* it reads --prompt"),
         ("digits", {"prompt": ("a red cube",)}, "--prompt was given.* it reads --label"),
-        ("shapes_layout", {"layout": ("red cube 0 0 1",)}, 'a name and four numbers, in quotes: "red cube'),
+        (
+            "shapes_layout",
+            {"layout": ("red cube 0 0 1",)},
+            'a name and four numbers, in quotes: "red cube',
+        ),
         ("shapes_layout", {"layout": ("pink cube 0 0 1 1",)}, "no 'pink cube' is known; .*red cu"),
         ("shapes_layout", {"layout": ("red cube 0.5 0 0.2 1",)}, "0 <= X0 < X1 <= 1"),
         ("shapes_layout", {"layout": ("red cube 0 0 1 nan",)}, "0 <= X0 < X1 <= 1"),
