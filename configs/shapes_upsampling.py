@@ -3,9 +3,9 @@
     python train.py configs/shapes_upsampling.py
     python sample.py runs/shapes_upsampling --low-resolution small.png
 
-Conditioned on the small picture's noise level, as a stage of a cascade. At step 400 of 1,500, 94.7 %
-of 200 pictures' pixels had the right colour at gamma 2, less than by repeating pixels: it wants to
-be trained to its end (docs/guidance.md).
+Conditioned on the small picture's noise level, as a stage of a cascade. At step 400 of 1,500, 94.7
+% of 200 pictures' pixels had the right colour at gamma 2, less than by repeating pixels: it wants
+to be trained to its end (docs/guidance.md).
 """
 
 import optax
