@@ -63,7 +63,7 @@ class Words:
     def _number(self, word: str) -> int:
         numbers = _numbers(self.vocabulary)
         if word not in numbers:
-            close = difflib.get_close_matches(word, self.vocabulary, n=1)
+            close = difflib.get_close_matches(word.lower(), self.vocabulary, n=1)
             hint = f"did you mean {close[0]!r}?" if close else f"it has {len(numbers)} other words"
             raise ValueError(f"the vocabulary has no word {word!r}; {hint}")
         return numbers[word]

@@ -161,9 +161,14 @@ def check_numbers(options: SampleOptions, guidance: float) -> None:
     """Raises ValueError for a number out of range."""
     if options.num < 1:
         raise ValueError(f"--num is {options.num}; ask for at least 1 picture.")
-    if not np.isfinite(guidance):
-        raise ValueError(f"--guidance is {guidance}; it must be a finite number.")
+    check_finite("--guidance", guidance)
     check_seed(options.seed, "--seed")
+
+
+def check_finite(flag: str, value: float) -> None:
+    """Raises ValueError for NaN, infinity, and what float32 would make infinite."""
+    if not abs(value) <= np.finfo(np.float32).max:
+        raise ValueError(f"{flag} is {value}; it must be a finite number of 32 bits.")
 
 
 def check_belongs(options: SampleOptions, guidance: float) -> None:
@@ -206,8 +211,7 @@ def steered(experiment: Experiment, options: SampleOptions, known: Known, mesh: 
     assert options.classifier is not None
     classifier = load_task(options.classifier)
     scale = 1.0 if options.classifier_scale is None else options.classifier_scale
-    if not np.isfinite(scale):
-        raise ValueError(f"--classifier-scale is {scale}; it must be a finite number.")
+    check_finite("--classifier-scale", scale)
     if isinstance(classifier, Experiment):
         raise ValueError(
             f"--classifier {options.classifier} draws pictures; it must be a classifier, such as "

@@ -50,6 +50,7 @@ def test_the_longest_caption_fits_and_no_more():
     ("text", "sentence"),
     [
         ("a reed cube", "no word 'reed'; did you mean 'red'?"),
+        ("A red cube", "no word 'A'; did you mean 'a'?"),
         ("a zzzz cube", "no word 'zzzz'; it has 24 other words"),
         ("a " * 17, "has 17 words, and this tokenizer takes 16"),
     ],

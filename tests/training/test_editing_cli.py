@@ -203,6 +203,8 @@ def test_variations_of_a_picture_differ(pictures):
         ("--rescale 0.5 --guidance 1", "--rescale was given, but gamma is 1"),
         ("--label 99999999999", "--label 99999999999 is out of range"),
         ("--classifier runs/toy", "--classifier runs/toy draws pictures"),
+        ("--guidance nan", "--guidance is nan; it must be a finite number of 32 bits"),
+        ("--guidance 1e39", "--guidance is 1e+39; it must be a finite number of 32 bits"),
         ("--seed -1", "--seed is -1; it must be from 0 to 4294967295"),
         ("--seed 4294967296", "--seed is 4294967296; it must be from 0 to 4294967295"),
         ("--num 1000000000000000", "there isn't enough memory"),
