@@ -167,7 +167,7 @@ def check_numbers(options: SampleOptions, guidance: float) -> None:
 
 def check_finite(flag: str, value: float) -> None:
     """Raises ValueError for NaN, infinity, and what float32 would make infinite."""
-    if not abs(value) <= np.finfo(np.float32).max:
+    if not abs(value) <= float(np.finfo(np.float32).max):
         raise ValueError(f"{flag} is {value}; it must be a finite number of 32 bits.")
 
 
