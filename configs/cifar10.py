@@ -1,6 +1,7 @@
 """CIFAR-10, 32x32x3: the DDPM paper's network, process and schedule, with labels."""
 
 import functools
+from typing import Literal
 
 import jax.numpy as jnp
 import optax
@@ -17,9 +18,16 @@ from diffusion_jax import (
 )
 from diffusion_jax.data import flip, tfds_in_memory
 from diffusion_jax.models import ClassLabels, ddpm_cifar10, from_linen, with_time
-from diffusion_jax.training.experiment import Experiment, adam
+from diffusion_jax.training.experiment import Experiment
+from diffusion_jax.training.optimizers import adafactor, adam, adam_bfloat16, adamw
 
 TABLE = 1000
+OPTIMIZERS = {
+    "adam": adam,
+    "adamw": adamw,
+    "adam_bfloat16": adam_bfloat16,
+    "adafactor": adafactor,
+}
 
 
 def recipe(
@@ -32,6 +40,7 @@ def recipe(
     ema_decay: float = 0.9999,
     accumulate: int = 1,
     bfloat16: bool = False,
+    optimizer: Literal["adam", "adamw", "adam_bfloat16", "adafactor"] = "adam",
 ) -> Experiment:
     """CIFAR-10 as in Ho et al. 2020, appendix B, with labels: 35.7 M parameters, for a GPU or TPU.
 
@@ -48,6 +57,7 @@ def recipe(
         ema_decay: of the averaged parameters.
         accumulate: micro-batches a step.
         bfloat16: compute in bfloat16; parameters stay float32.
+        optimizer: the paper's Adam, or one of `training/optimizers.py`.
     """
     network = ddpm_cifar10(jnp.bfloat16 if bfloat16 else jnp.float32)
     return Experiment(
@@ -58,7 +68,7 @@ def recipe(
         parameterization=Noise(),
         conditioning=ClassLabels(10, drop_label),
         learning_rate=optax.linear_schedule(0.0, learning_rate, warmup),
-        optimizer=adam,
+        optimizer=OPTIMIZERS[optimizer],
         batch_size=batch_size,
         steps=steps,
         seed=seed,

@@ -14,6 +14,7 @@ from diffusion_jax.models.conditioning import (
     Layout,
     Text,
 )
+from diffusion_jax.models.dit import DiT, dit
 from diffusion_jax.models.encoders import Encoded, LayoutEncoder, Located, TextEncoder
 from diffusion_jax.models.image_conditioning import (
     Edges,
@@ -30,12 +31,20 @@ from diffusion_jax.models.layers import (
     Sinusoidal,
     StridedDown,
 )
-from diffusion_jax.models.unet import UNet, adm_64, ddpm_cifar10, digits_unet, shapes_unet
+from diffusion_jax.models.unet import (
+    UNet,
+    adm_64,
+    adm_256,
+    ddpm_cifar10,
+    digits_unet,
+    shapes_unet,
+)
 
 __all__ = [
     "Attributes",
     "ClassLabels",
     "Conditioning",
+    "DiT",
     "Edges",
     "Encoded",
     "Fourier",
@@ -57,10 +66,12 @@ __all__ = [
     "TextEncoder",
     "UNet",
     "adm_64",
+    "adm_256",
     "adm_classifier_64",
     "ddpm_cifar10",
     "digits_classifier",
     "digits_unet",
+    "dit",
     "from_linen",
     "from_nnx",
     "shapes_unet",

@@ -1,14 +1,14 @@
 """Attention: of pixels to each other and to tokens, of tokens, and of a mean to its pixels.
 
-Each computes in the dtype of its input; the softmax is float32. Projections that end a residual
-branch start at zero.
+Each computes in the dtype of its input; the softmax is float32 (`attend`). Projections that end
+a residual branch start at zero.
 """
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from diffusion_jax.models.attend import attend
 from diffusion_jax.models.layers import GroupNorm, dense
 
 
@@ -45,8 +45,7 @@ class Attention(nn.Module):
         source = pixels if tokens is None else tokens.astype(x.dtype)
         q = heads(dense(c, x.dtype, "query")(pixels))
         k, v = (heads(dense(c, x.dtype, name)(source)) for name in ("key", "value"))
-        keep = None if mask is None else mask[:, None, None, :]
-        y = jax.nn.dot_product_attention(q, k, v, mask=keep).reshape(b, height, width, c)
+        y = attend(q, k, v, mask).reshape(b, height, width, c)
         return x + dense(c, x.dtype, "out", zero=True)(y)
 
 
@@ -75,12 +74,41 @@ class TransformerBlock(nn.Module):
             dense(width, h.dtype, name)(normed).reshape(b, n, self.heads, -1)
             for name in ("query", "key", "value")
         )
-        y = jax.nn.dot_product_attention(q, k, v, mask=mask[:, None, None, :])
-        h = h + dense(width, h.dtype, "out", zero=True)(y.reshape(b, n, width))
+        y = attend(q, k, v, mask).reshape(b, n, width)
+        h = h + dense(width, h.dtype, "out", zero=True)(y)
 
         normed = nn.LayerNorm(dtype=h.dtype, name="norm2")(h)
         y = nn.gelu(dense(4 * width, h.dtype, "mlp1")(normed))
         return h + dense(width, h.dtype, "mlp2", zero=True)(y)
+
+
+class MultiHead(nn.Module):
+    """W softmax(q k^T / sqrt(d)) v: tokens read a source of tokens, themselves or others.
+
+    Attributes:
+        heads: they divide the width.
+        zero: whether W starts at zero.
+
+    Source: Vaswani et al. 2017, section 3.2.2.
+    """
+
+    heads: int
+    zero: bool = False
+
+    @nn.compact
+    def __call__(
+        self,
+        h: Float[Array, "b n width"],
+        source: Float[Array, "b m d"],
+        mask: Bool[Array, "b m"] | None = None,
+    ) -> Float[Array, "b n width"]:
+        b, n, width = h.shape
+
+        def heads(v: Array, name: str) -> Array:
+            return dense(width, h.dtype, name)(v).reshape(b, -1, self.heads, width // self.heads)
+
+        y = attend(heads(h, "query"), heads(source, "key"), heads(source, "value"), mask)
+        return dense(width, h.dtype, "out", zero=self.zero)(y.reshape(b, n, width))
 
 
 class AttentionPool(nn.Module):
@@ -122,7 +150,7 @@ class AttentionPool(nn.Module):
             dense(c, x.dtype, name)(source).reshape(b, -1, c // d, d)
             for name, source in (("query", h[:, :1]), ("key", h), ("value", h))
         )
-        y = jax.nn.dot_product_attention(q, k, v).reshape(b, c)
+        y = attend(q, k, v).reshape(b, c)
         return dense(self.features, x.dtype, "out")(y)
 
 

@@ -22,6 +22,7 @@ from diffusion_jax.models.layers import (
     StridedDown,
     average_pool,
 )
+from diffusion_jax.models.precision import island
 from diffusion_jax.models.trunk import descend
 from diffusion_jax.types import Condition
 
@@ -64,7 +65,7 @@ class NoiseAwareClassifier(nn.Module):
         _, h, _ = descend(self, x, t, condition)
         h = nn.silu(GroupNorm(self.groups, self.epsilon, name="norm_out")(h))
         logits = AttentionPool(self.classes, self.head_channels, name="pool")(h)
-        return logits.astype(jnp.float32)
+        return island(logits)
 
 
 def digits_classifier(

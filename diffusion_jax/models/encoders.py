@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Float
 
 from diffusion_jax.models.attention import TransformerBlock
 from diffusion_jax.models.layers import dense
+from diffusion_jax.models.precision import island
 from diffusion_jax.types import Condition
 
 small = nn.initializers.normal(0.02)
@@ -117,7 +118,7 @@ class TextEncoder(nn.Module):
         h = h + nn.Conv(self.width, window, dtype=self.dtype, name="neighbours")(h)
         for i in range(self.layers):
             h = TransformerBlock(self.heads, name=f"block{i}")(h, mask)
-        h = nn.LayerNorm(name="norm_out")(h.astype(jnp.float32))
+        h = nn.LayerNorm(name="norm_out")(island(h))
         return condition._replace(tokens=h, mask=mask, vector=_join(h[:, 0], condition.vector))
 
 
@@ -128,7 +129,7 @@ def corner_features(
 ) -> Float[Array, "b n 8*{frequencies}"]:
     """Equation (1) of each corner, corners in [0, 1]; float32."""
     scale = jnp.pi * 2.0 ** jnp.arange(frequencies, dtype=jnp.float32)
-    angle = corners.astype(jnp.float32)[..., None] * scale[None, None, None, :]
+    angle = island(corners)[..., None] * scale[None, None, None, :]
     features = jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1)
     return features.reshape(*corners.shape[:2], 8 * frequencies)
 
@@ -171,7 +172,7 @@ class LayoutEncoder(nn.Module):
         b = boxes.shape[0]
         mask = jnp.concatenate([_mask(condition, boxes), jnp.ones((b, 1), bool)], axis=1)
 
-        corners, label = boxes[..., :4], boxes[..., 4:].astype(jnp.float32)
+        corners, label = boxes[..., :4], island(boxes[..., 4:])
         features = jnp.concatenate([corner_features(corners, self.frequencies), label], axis=-1)
         h = nn.gelu(dense(self.width, self.dtype, "box1")(features))
         h = dense(self.width, self.dtype, "box2")(h)
@@ -179,7 +180,7 @@ class LayoutEncoder(nn.Module):
         h = jnp.concatenate([h, jnp.broadcast_to(learned, (b, 1, self.width))], axis=1)
         for i in range(self.layers):
             h = TransformerBlock(self.heads, name=f"block{i}")(h, mask)
-        h = nn.LayerNorm(name="norm_out")(h.astype(jnp.float32))
+        h = nn.LayerNorm(name="norm_out")(island(h))
 
         real = jnp.where(mask[:, :, None], h, 0.0)
         pooled = real.sum(1) / mask.sum(1, keepdims=True)

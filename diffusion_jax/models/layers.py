@@ -1,4 +1,4 @@
-"""Layers that the networks share. Images are NHWC; parameters and statistics are float32.
+"""Layers that the networks share. Images are NHWC; what is float32 says `precision`.
 
 Each computes in the dtype of its input, which the network sets once. Projections that end
 a residual branch start at zero, so that a new network is the identity plus nothing.
@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from diffusion_jax.models.precision import island
 from diffusion_jax.random import bernoulli, example_keys
 from diffusion_jax.types import Key
 
@@ -58,7 +59,7 @@ class Sinusoidal:
     def __call__(self, t: Float[Array, " b"]) -> Float[Array, "b features"]:
         half = self.features // 2
         exponent = jnp.arange(half, dtype=jnp.float32) / (half - self.shift)
-        angle = t.astype(jnp.float32)[:, None] * (self.period**-exponent)[None, :]
+        angle = island(t)[:, None] * (self.period**-exponent)[None, :]
         return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1)
 
 
@@ -76,7 +77,7 @@ class Fourier:
     def __call__(self, t: Float[Array, " b"]) -> Float[Array, "b features"]:
         key = jax.random.key(self.seed)
         w = self.scale * jax.random.normal(key, (self.features // 2,), jnp.float32)
-        angle = 2 * jnp.pi * t.astype(jnp.float32)[:, None] * w[None, :]
+        angle = 2 * jnp.pi * island(t)[:, None] * w[None, :]
         return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1)
 
 
@@ -102,7 +103,7 @@ class GroupNorm(nn.Module):
         gain = self.param("scale", nn.initializers.ones, (c,), jnp.float32)[None, :]
         bias = self.param("bias", zeros, (c,), jnp.float32)[None, :]
         if modulation is not None:
-            scale, shift = (m.astype(jnp.float32) for m in modulation)
+            scale, shift = (island(m) for m in modulation)
             gain, bias = gain * (1 + scale), bias * (1 + scale) + shift
 
         def mean(per_channel):
@@ -110,7 +111,7 @@ class GroupNorm(nn.Module):
             grouped = per_channel.reshape(b, groups, c // groups).mean(-1, keepdims=True)
             return jnp.broadcast_to(grouped, (b, groups, c // groups)).reshape(b, c)
 
-        pixels = x.reshape(b, -1, c).astype(jnp.float32)
+        pixels = island(x.reshape(b, -1, c))
         count = pixels.shape[1]
         center = mean(pixels.sum(1) / count)
         variance = mean(jnp.square(pixels - center[:, None, :]).sum(1) / count)

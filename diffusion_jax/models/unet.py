@@ -25,6 +25,7 @@ from diffusion_jax.models.layers import (
     conv3x3,
     nearest,
 )
+from diffusion_jax.models.precision import island
 from diffusion_jax.models.trunk import descend, level_channels
 from diffusion_jax.types import Condition
 
@@ -88,7 +89,7 @@ class UNet(nn.Module):
 
         h = nn.silu(GroupNorm(self.groups, self.epsilon, name="norm_out")(h))
         h = conv3x3(self.out_channels, self.dtype, "conv_out", zero=True)(h)
-        return h.astype(jnp.float32)
+        return island(h)
 
 
 def digits_unet(channels: int = 16, dtype: Any = jnp.float32) -> UNet:
@@ -151,5 +152,26 @@ def adm_64(classes: int = 1000, dtype: Any = jnp.float32) -> UNet:
         down=partial(ResidualBlock, modulate=True, dropout=0.1, resize=average_pool),
         up=partial(ResidualBlock, modulate=True, dropout=0.1, resize=nearest),
         time_features=Sinusoidal(192, shift=0),
+        dtype=dtype,
+    )
+
+
+def adm_256(dtype: Any = jnp.float32) -> UNet:
+    """ADM's network for 256x256 pictures, 554 M parameters with 1,000 classes as one-hot
+    `condition.vector`; learned variance doubles the answer's channels; t in table steps.
+
+    Source: Dhariwal & Nichol 2021, table 11 (ImageNet 256) and section 3.
+    """
+    return UNet(
+        out_channels=6,
+        channels=256,
+        multipliers=(1, 1, 2, 2, 4, 4),
+        blocks=2,
+        attention=(32, 16, 8),
+        head_channels=64,
+        modulate=True,
+        down=partial(ResidualBlock, modulate=True, resize=average_pool),
+        up=partial(ResidualBlock, modulate=True, resize=nearest),
+        time_features=Sinusoidal(256, shift=0),
         dtype=dtype,
     )

@@ -21,9 +21,11 @@ from diffusion_jax.editing import Replacement
 from diffusion_jax.guidance import Conditioned, classifier_free_fused
 from diffusion_jax.losses import (
     absolute,
+    averaged,
     classification_loss,
     constant,
     denoising_loss,
+    hybrid_terms,
     restoration_loss,
 )
 from diffusion_jax.losses.denoising import Weighting
@@ -33,6 +35,7 @@ from diffusion_jax.random import white_noise
 from diffusion_jax.samplers import DDIM
 from diffusion_jax.schedules import Learned
 from diffusion_jax.timesteps import Stratified, Times, trailing
+from diffusion_jax.training.optimizers import adam as adam  # recipes take it from here
 from diffusion_jax.training.terminals import FromNoise, Terminal
 from diffusion_jax.types import (
     Condition,
@@ -78,6 +81,21 @@ def denoising(experiment: "Experiment") -> Loss:
         weighting=experiment.weighting,
         condition=experiment.conditioning,
     )
+
+
+def hybrid(experiment: "Experiment", *, steps: int, weight: float = 0.001) -> Loss:
+    """L_simple, and the bound that trains a `LearnedVariance`, on a table of this many steps."""
+    process: Any = experiment.process
+    terms = hybrid_terms(
+        experiment.model.apply,
+        process,
+        experiment.parameterization,
+        steps,
+        weight=weight,
+        weighting=experiment.weighting,
+        condition=experiment.conditioning,
+    )
+    return averaged(terms, experiment.times)
 
 
 def restoration(
@@ -259,10 +277,3 @@ def _with_condition(
 def unfinished(denoiser: Denoiser, process: Process) -> Denoiser:
     """The denoiser as it is, for `Experiment.finish`."""
     return denoiser
-
-
-def adam(
-    learning_rate: optax.ScalarOrSchedule, clip_norm: float = 1.0
-) -> optax.GradientTransformation:
-    """Adam on gradients whose norm over all parameters is clipped."""
-    return optax.chain(optax.clip_by_global_norm(clip_norm), optax.adam(learning_rate))
