@@ -5,7 +5,13 @@ Importing this package needs only numpy and jax; each reader loads its library w
 
 from diffusion_jax.data.augment import Augment, flip
 from diffusion_jax.data.images import grid, read_map, read_png, save_png, to_uint8
-from diffusion_jax.data.pipeline import Batches, DeviceBatch, batches, put_on_device
+from diffusion_jax.data.pipeline import (
+    Batches,
+    DeviceBatch,
+    batches,
+    local_rows,
+    put_on_device,
+)
 from diffusion_jax.data.shapes import (
     SHAPES_WORDS,
     Scene,
@@ -50,6 +56,7 @@ __all__ = [
     "grid",
     "in_memory",
     "is_held_out",
+    "local_rows",
     "parse_caption",
     "put_on_device",
     "read_map",

@@ -4,32 +4,54 @@ A checkpoint of step 120 is the folder `120/`:
 
     state/              the leaves, written by Orbax as a flat dict from path to array
     checkpoint.json     step, metadata, size and checksum of the files, and for every leaf its
-                        shape, dtype and a hash of its bytes
+                        shape, dtype and fingerprint
 
 The JSON carries a hash of itself. Restoring compares the leaves with those asked for before it
-reads anything, because Orbax loads partial trees silently, and the hashes afterwards, because Orbax
-keeps none: a missing chunk reads as zeros. Leaves without elements, which Orbax refuses, live in
-the JSON only.
+reads anything, because Orbax loads partial trees silently, and the fingerprints afterwards, because
+Orbax keeps none: a missing chunk reads as zeros. Leaves without elements, which Orbax refuses, live
+in the JSON only.
+
+Several processes write together, each what it holds; process 0 adds up their fingerprints.
 """
 
-import re
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
-from diffusion_jax.training import files
+from diffusion_jax.training import disk, files
+from diffusion_jax.training.fingerprints import fingerprint
+from diffusion_jax.training.manifest import (
+    CheckpointMismatch,
+    Leaves,
+    PyTree,
+    compare,
+    describe,
+    flatten,
+    is_below,
+    some,
+    whole_prints,
+)
 
-PyTree = Any
-Leaves = dict[str, Any]
+__all__ = [
+    "CheckpointCorrupted",
+    "CheckpointMismatch",
+    "Restored",
+    "begin",
+    "best",
+    "restore_latest",
+    "restore_part",
+    "save",
+    "steps",
+]
+
 Warn = Callable[[str], None]
 _DOCUMENT = "checkpoint.json"
 _STATE = "state"
-_NAMED = 8
 _ELSEWHERE = "another process could not read it"
 
 
@@ -41,10 +63,6 @@ class Restored(NamedTuple):
     metadata: dict[str, Any]
 
 
-class CheckpointMismatch(ValueError):
-    """The checkpoint is whole, and belongs to another model or optimizer."""
-
-
 class CheckpointCorrupted(RuntimeError):
     """Every checkpoint that was asked for is damaged."""
 
@@ -54,16 +72,17 @@ def save(
 ) -> Path:
     """Writes a checkpoint, and returns when it is whole on disk.
 
-    It appears under its name at once or not at all, and older ones are removed only afterwards. A
-    checkpoint of the same step is replaced. Later steps, which a run that was rewound leaves
-    behind, are not touched. With several processes all of them call it, on a file system they
-    share; the metadata of process 0 is kept.
+    It appears under its name at once or not at all, and older ones are removed only afterwards:
+    all but the newest `keep` and the `best`. A checkpoint of the same step is replaced. Later
+    steps, which a run that was rewound leaves behind, are not touched. An error of the disk that
+    may pass is met by trying again. With several processes all of them call it, on a file system
+    they share; the metadata of process 0 is kept.
 
     Args:
         folder: the folder of all checkpoints of a run; made if missing.
         step: the step, at least 0.
         state: a pytree of arrays (no typed random keys).
-        metadata: what JSON can hold: the position in the data, the seed.
+        metadata: what JSON can hold: the position in the data, the seed, the "loss".
         keep: how many checkpoints to keep, this one and those before it; at least 1.
 
     Returns:
@@ -74,37 +93,100 @@ def save(
         TypeError: a leaf is not an array, or metadata is not JSON.
         ValueError: two leaves have the same path, or step or keep is out of range.
     """
+    begin(folder, step, state, metadata, keep=keep)()
+    return Path(folder).absolute() / str(step)
+
+
+def begin(
+    folder: Path, step: int, state: PyTree, metadata: dict[str, Any], *, keep: int = 2
+) -> Callable[[], None]:
+    """Like `save`, but what is returned does the rest, and may be called in a thread.
+
+    The devices don't compute for it: of several processes, what they have to agree on through
+    their devices they agree on here.
+    """
     if step < 0 or keep < 1:
         raise ValueError(f"step must be at least 0 and keep at least 1, not {step} and {keep}")
     folder = Path(folder).absolute()
-    leaves = _flatten(state, "")
-    manifest = {path: _describe(x) for path, x in leaves.items()}
-    document = {"step": step, "metadata": metadata, "leaves": manifest}
-    files.seal(document)  # what JSON can't hold is refused before anything is written
+    leaves = flatten(state, "")
+    files.seal({"metadata": metadata})  # what JSON can't hold is refused before anything is written
+    with _explained(folder, step):
+        # Of several processes one can't try again by itself: the others wait inside of Orbax.
+        begun = None if jax.process_count() == 1 else _begin(folder, step, leaves)
+
+    def finish() -> None:
+        with _explained(folder, step):
+            if begun is None:
+                disk.patiently(
+                    lambda: _finish(folder, step, leaves, metadata, _begin(folder, step, leaves))
+                )
+            else:
+                _finish(folder, step, leaves, metadata, begun)
+        if jax.process_index() == 0:
+            kept = {*[k for k in steps(folder) if k <= step][-keep:], best(folder)}
+            for old in [k for k in steps(folder) if k < step and k not in kept]:
+                files.remove(folder, old)
+
+    return finish
+
+
+def _begin(folder: Path, step: int, leaves: Leaves) -> Callable[[], None]:
+    """Begins to write the arrays; what is returned waits for them."""
     written = files.temporary(folder, step)
+    if jax.process_index() == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        files.clear_leftovers(folder)
+        written.mkdir()
+    files.wait_for_all(f"cleared {step}")
+    return files.write_arrays(written / _STATE, {path: x for path, x in leaves.items() if x.size})
+
+
+def _finish(
+    folder: Path,
+    step: int,
+    leaves: Leaves,
+    metadata: dict[str, Any],
+    wait_for_arrays: Callable[[], None],
+) -> None:
+    written = files.temporary(folder, step)
+    wait_for_arrays()
+    prints = files.add_up(written, {path: fingerprint(x) for path, x in leaves.items()})
+    if jax.process_index() == 0:
+        manifest = {path: describe(x, prints[path]) for path, x in leaves.items()}
+        document = {"step": step, "metadata": metadata, "leaves": manifest}
+        document["files"] = files.inventory(written)
+        (written / _DOCUMENT).write_text(files.seal(document))
+        files.commit(folder, step)
+    files.wait_for_all(f"written {step}")
+
+
+@contextlib.contextmanager
+def _explained(folder: Path, step: int) -> Iterator[None]:
+    """Leaves nothing half-written behind an error, and says of a disk's what is lost: nothing."""
     try:
-        if jax.process_index() == 0:
-            folder.mkdir(parents=True, exist_ok=True)
-            files.clear_leftovers(folder)
-            written.mkdir()
-        _wait_for_all("checkpoint: cleared")
-        files.write_arrays(written / _STATE, {path: x for path, x in leaves.items() if x.size})
-        if jax.process_index() == 0:
-            document["files"] = files.inventory(written)
-            (written / _DOCUMENT).write_text(files.seal(document))
-            files.commit(folder, step)
-        _wait_for_all("checkpoint: written")
+        yield
     except BaseException as error:
         if jax.process_index() == 0:
-            files.discard(written)
-        disk = files.disk_error(error)
-        if disk is None:
+            files.discard(files.temporary(folder, step))
+        cause = disk.error_behind(error)
+        if cause is None:
             raise
-        raise OSError(disk.errno, _disk_message(folder, step, disk)) from error
-    if jax.process_index() == 0:
-        for old in [k for k in steps(folder) if k <= step][:-keep]:
-            files.remove(folder, old)
-    return folder / str(step)
+        raise OSError(cause.errno, _disk_message(folder, step, cause)) from error
+
+
+def best(folder: Path) -> int | None:
+    """The step of the whole checkpoint with the lowest "loss" in its metadata, None if none has.
+
+    Args:
+        folder: the folder of all checkpoints of a run.
+    """
+    losses = {}
+    for step, where in files.committed(Path(folder)).items():
+        try:
+            losses[step] = files.unseal((where / _DOCUMENT).read_text())["metadata"]["loss"]
+        except (OSError, ValueError, KeyError):
+            continue  # damaged, or of a run that has no loss: not the best
+    return min(losses, key=lambda step: losses[step], default=None)
 
 
 def steps(folder: Path) -> list[int]:
@@ -163,7 +245,7 @@ def restore_part(
     if step is not None and step not in found:
         there = ", ".join(map(str, found)) or "none"
         raise FileNotFoundError(f"no checkpoint of step {step} in {folder}; available: {there}")
-    wanted = _flatten(like, prefix)
+    wanted = flatten(like, prefix)
     damaged = []
     for number in sorted(found if step is None else [step], reverse=True):
         outcome = _attempt(found[number], wanted, prefix)
@@ -184,89 +266,40 @@ def _attempt(where: Path, wanted: Leaves, prefix: str) -> tuple[list[Any], dict[
     document: dict[str, Any] = {}
     reason = ""
     try:
-        document = files.unseal((where / _DOCUMENT).read_text())
+        document = files.unseal(disk.patiently((where / _DOCUMENT).read_text))
         # Orbax fails noisily and in pieces, so it isn't given what is known to be damaged.
         thoroughly = not prefix and jax.process_index() == 0
-        if bad := files.damaged(where, document["files"], thoroughly=thoroughly):
-            reason = f"not as they were saved: {_some(bad)}"
+        inventory = document["files"]
+        bad = disk.patiently(lambda: files.damaged(where, inventory, thoroughly=thoroughly))
+        if bad:
+            reason = f"not as they were saved: {some(bad)}"
     except (OSError, ValueError) as error:
         reason = f"{_DOCUMENT}: {_first_line(error)}"
     if not _agree(not reason):
         return reason or _ELSEWHERE
-    saved = {path: entry for path, entry in document["leaves"].items() if _is_below(path, prefix)}
-    _compare(saved, wanted, where)
+    saved = {path: entry for path, entry in document["leaves"].items() if is_below(path, prefix)}
+    compare(saved, wanted, where)
+    if any("fingerprint" not in entry for entry in saved.values()):
+        return "of an earlier version, which kept no fingerprints"
     values: Leaves = {}
     try:
-        values = files.read_arrays(where / _STATE, wanted)
+        values = disk.patiently(lambda: files.read_arrays(where / _STATE, wanted))
     except files.Unreadable as error:
         reason = _first_line(error)
     if not _agree(not reason):
         return reason or _ELSEWHERE
-    wrong = [path for path, entry in saved.items() if _describe(values[path]) != entry]
+    prints = whole_prints(values)
+    wrong = [p for p, entry in saved.items() if describe(values[p], prints[p]) != entry]
     if not _agree(not wrong):
-        return f"other bytes than were saved in {_some(wrong)}" if wrong else _ELSEWHERE
+        return f"other bytes than were saved in {some(wrong)}" if wrong else _ELSEWHERE
     return [values[path] for path in wanted], document["metadata"]
 
 
-def _compare(saved: dict[str, dict[str, Any]], wanted: Leaves, where: Path) -> None:
-    asked = {path: _kind(x) for path, x in wanted.items()}
-    kinds = {path: (tuple(entry["shape"]), entry["dtype"]) for path, entry in saved.items()}
-    problems = [f"{path} is missing" for path in asked if path not in kinds]
-    problems += [f"{path} is unexpected" for path in kinds if path not in asked]
-    problems += [
-        f"{path} is {_spell(kinds[path])} where {_spell(kind)} is wanted"
-        for path, kind in asked.items()
-        if path in kinds and kinds[path] != kind
-    ]
-    if problems:
-        raise CheckpointMismatch(
-            f"{where} is a checkpoint of another model or optimizer: {_some(problems)}"
-        )
-    for x in wanted.values():
-        if not isinstance(x, np.ndarray) and x.sharding is not None:
-            x.sharding.shard_shape(x.shape)  # its own error, rather than one that looks like damage
-
-
-def _flatten(tree: PyTree, prefix: str) -> Leaves:
-    flat: Leaves = {}
-    for keys, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        name = jax.tree_util.keystr(keys, simple=True, separator="/")
-        path = "/".join(filter(None, [prefix, name]))
-        x = np.asarray(leaf) if isinstance(leaf, np.generic) else leaf
-        if not isinstance(x, jax.Array | np.ndarray | jax.ShapeDtypeStruct):
-            raise TypeError(f"{path} is {leaf!r}: a checkpoint holds arrays only")
-        if jnp.issubdtype(x.dtype, jax.dtypes.extended) or x.dtype == object:
-            raise TypeError(f"{path} has dtype {x.dtype}: a checkpoint holds plain arrays only")
-        if not path:
-            raise ValueError("the state must be a container of arrays, not an array")
-        if path in flat:
-            raise ValueError(f"two leaves have the path {path!r}")
-        flat[path] = x
-    for path in flat:
-        for parent in (path[: slash.start()] for slash in re.finditer("/", path)):
-            if parent in flat:
-                raise ValueError(f"{parent!r} is a leaf, and the beginning of the leaf {path!r}")
-    return flat
-
-
-def _describe(x: Any) -> dict[str, Any]:
-    whole = x
-    if isinstance(x, jax.Array) and not (x.is_fully_addressable or x.is_fully_replicated):
-        whole = multihost_utils.process_allgather(x, tiled=True)
-    data = np.ascontiguousarray(np.asarray(whole)).reshape(-1).view(np.uint8)
-    return {"shape": [*x.shape], "dtype": np.dtype(x.dtype).name, "hash": files.digest(data)}
-
-
-def _disk_message(folder: Path, step: int, disk: OSError) -> str:
+def _disk_message(folder: Path, step: int, cause: OSError) -> str:
     before = steps(folder)
     intact = f"the one of step {before[-1]} is intact" if before else "there was none before it"
     what = f"the checkpoint of step {step} can't be written to {folder}"
-    return f"{what}: {disk.strerror or disk}; {intact}"
-
-
-def _wait_for_all(name: str) -> None:
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(name)
+    return f"{what}: {cause.strerror or cause}; {intact}"
 
 
 def _agree(fine: bool) -> bool:
@@ -274,23 +307,6 @@ def _agree(fine: bool) -> bool:
     if jax.process_count() == 1:
         return fine
     return bool(multihost_utils.process_allgather(np.asarray(fine)).all())
-
-
-def _is_below(path: str, prefix: str) -> bool:
-    return not prefix or f"{path}/".startswith(f"{prefix}/")
-
-
-def _kind(x: Any) -> tuple[tuple[int, ...], str]:
-    return tuple(x.shape), np.dtype(x.dtype).name
-
-
-def _spell(kind: tuple[tuple[int, ...], str]) -> str:
-    return f"{kind[1]}[{','.join(map(str, kind[0]))}]"
-
-
-def _some(names: list[str]) -> str:
-    more = f", and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more
 
 
 def _first_line(error: BaseException) -> str:

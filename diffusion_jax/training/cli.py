@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from diffusion_jax.training import checkpoints
+from diffusion_jax.training.distributed import speaks
 from diffusion_jax.training.experiment import Experiment
-from diffusion_jax.training.loop import Options, check_task, train
+from diffusion_jax.training.loop import Options, check_options, check_task, train
 from diffusion_jax.training.recipes import (
     Record,
     RunMismatch,
@@ -19,6 +20,7 @@ from diffusion_jax.training.recipes import (
     parse,
 )
 from diffusion_jax.training.signals import Stopped
+from diffusion_jax.training.supervisor import supervise, supervised
 
 DEFAULT_RECIPE = "digits"
 
@@ -62,15 +64,27 @@ def train_command(argv: Sequence[str]) -> None:
     recipe = load_recipe(path)
     arguments, options = parse(recipe, Options, flags, prog=f"train.py {path}")
     experiment = recipe(**arguments)
+    if options.compile_for:
+        from diffusion_jax.training.ahead import compile_for
+
+        return compile_for(options.compile_for, experiment, options)
     record = Record.of(path, arguments)
     run_dir = options.run_dir or Path("runs") / path.stem
 
+    check_options(options)
+    if options.restarts and not supervised():
+        command = [sys.executable, *sys.orig_argv[1:]]
+        sys.exit(supervise(command, options.restarts, 60 * options.hang_minutes))
+    options.job.join()
     check_task(experiment, options)
     make_folder(run_dir)
     if checkpoints.steps(run_dir / "checkpoints"):
         check_continues(run_dir, record, recipe)
-    record.save(run_dir)
+    if speaks():
+        record.save(run_dir)
     train(experiment, options, run_dir)
+    if not speaks():
+        return
     use = f"sample.py {run_dir}"
     if not isinstance(experiment, Experiment):
         use = f"sample.py OTHER_RUN --classifier {run_dir}"
@@ -124,8 +138,8 @@ def make_folder(path: Path) -> None:
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
-        probe = path / ".writable"
+        probe = path / f".writable.{os.getpid()}"  # several processes may look at once
         probe.touch()
-        probe.unlink()
+        probe.unlink(missing_ok=True)
     except OSError as error:
         raise OSError(error.errno, f"can't write to {path}: {error.strerror}") from None

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import jax
 import numpy as np
@@ -19,12 +19,21 @@ from diffusion_jax.data import Source
 from diffusion_jax.data.files import write_atomically
 from diffusion_jax.denoisers import clip, denoiser_from
 from diffusion_jax.models.conditioning import Known
+from diffusion_jax.models.cuts import gathered
 from diffusion_jax.training.estimators import Estimator, choose_estimator
 from diffusion_jax.training.experiment import Experiment
 from diffusion_jax.training.runs import load_experiment, restore_params
 from diffusion_jax.training.sample_cli import check_writable
 from diffusion_jax.training.sampling import known_of
-from diffusion_jax.training.sharding import batched, check_divides, data_mesh, replicated
+from diffusion_jax.training.sharding import (
+    MeshOptions,
+    batch_parts,
+    batched,
+    check_divides,
+    replicated,
+    shardings_of,
+    under,
+)
 from diffusion_jax.training.terminals import FromNoise
 from diffusion_jax.types import Params
 
@@ -63,16 +72,16 @@ class EvaluateOptions:
     """tell the model each picture's label or other condition; else none, and no guidance ever"""
     weights: Literal["ema", "raw"] = "ema"
     """averaged or raw parameters"""
-    step: int | None = None
-    """the checkpoint's step (default: the newest)"""
+    step: int | Literal["best"] | None = None
+    """the checkpoint's step, or "best": of the lowest loss (default: the newest)"""
     out: Path | None = None
     """where the JSON goes (default: likelihood_ESTIMATOR.json in the run)"""
     data_dir: Path | None = None
     """folder of prepared data sets"""
     batch_size: int = 50
     """pictures at a time, over all devices"""
-    devices: int | None = None
-    """devices to use (default: all)"""
+    mesh: Annotated[MeshOptions, tyro.conf.arg(name="")] = MeshOptions()
+    """which devices"""
     recipe: Path | None = None
     """a recipe that isn't in configs/; its code is executed"""
 
@@ -87,8 +96,8 @@ def evaluate_command(argv: Sequence[str]) -> None:
             "likelihood of its samples isn't known."
         )
     choose_estimator(experiment.process, options)  # refuses before any work
-    mesh = data_mesh(options.devices)
-    check_divides(options.batch_size, mesh.size, what="--batch-size")
+    mesh = options.mesh.make()
+    check_divides(options.batch_size, batch_parts(mesh), what="--batch-size")
     source = experiment.source(options.split, options.data_dir)
     check_asked(experiment, source, options)
     out = options.out or options.run_dir / f"likelihood_{options.estimator}.json"
@@ -158,7 +167,7 @@ def evaluate(
         conditioning = experiment.conditioning
         tell = conditioning.condition if options.conditional else conditioning.null
         condition = tell(known)
-        network, process = experiment.parts(params)
+        network, process = experiment.parts(gathered(params))
         denoiser = denoiser_from(
             lambda x, t: network(x, t, condition),
             process,
@@ -168,7 +177,8 @@ def evaluate(
         return estimator.nats(denoiser, key, index, image)
 
     whole, cut = replicated(mesh), batched(mesh)
-    run = jax.jit(nats, in_shardings=(whole, whole, cut, cut, cut), out_shardings=cut)
+    placed = shardings_of(params)
+    run = jax.jit(under(mesh, nats), in_shardings=(placed, whole, cut, cut, cut), out_shardings=cut)
     dimensions = math.prod(experiment.image_shape)
     done: list[np.ndarray] = []
     with tqdm(total=len(chosen), unit="picture", disable=None, dynamic_ncols=True) as bar:

@@ -11,6 +11,7 @@ reader never sees half of one. Names in a folder:
 import contextlib
 import gc
 import hashlib
+import itertools
 import json
 import logging
 import os
@@ -26,6 +27,7 @@ from typing import Any
 import jax
 import numpy as np
 
+_WAITED = itertools.count()
 _HIDDEN = re.compile(r"\.(\d+)\.(tmp|old)")
 
 
@@ -123,21 +125,33 @@ def damaged(root: Path, expected: dict[str, list[int]], *, thoroughly: bool) -> 
     return [name for name, (size, crc) in expected.items() if not fine(root / name, size, crc)]
 
 
-def write_arrays(where: Path, arrays: dict[str, Any]) -> None:
-    """Writes jax and numpy arrays, each with some elements, to a folder that doesn't exist yet.
+def write_arrays(where: Path, arrays: dict[str, Any]) -> Callable[[], None]:
+    """Begins to write jax and numpy arrays, each with some elements, to a folder.
+
+    Orbax compares paths through the devices here, so of several processes all call it in the
+    thread that trains.
 
     Args:
         where: the folder to make; its parent exists.
-        arrays: from path to array; nothing is written if there is none.
+        arrays: from path to array; nothing is written if there is none. They aren't copied.
+
+    Returns:
+        A function that waits until they are on disk; any thread may call it.
     """
     from orbax.checkpoint import v1 as ocp
 
     context = ocp.Context()
     context.asynchronous.create_directories_asynchronously = False
     if not arrays:
-        return
+        return lambda: None
     with _quiet_orbax(), context:
-        ocp.save(where, arrays)
+        response = ocp.save_async(where, arrays)
+
+    def wait() -> None:
+        with _quiet_orbax():
+            response.result()
+
+    return wait
 
 
 def read_arrays(where: Path, wanted: dict[str, Any]) -> dict[str, Any]:
@@ -173,15 +187,40 @@ def read_arrays(where: Path, wanted: dict[str, Any]) -> dict[str, Any]:
     raise Unreadable(reason)
 
 
-def disk_error(error: BaseException) -> OSError | None:
-    """Returns the operating system's error behind `error`, if there is one.
+def wait_for_all(what: str) -> None:
+    """Waits until every process of the job is here; safe in a thread while the devices work.
 
-    TensorStore hides its number in the text of a ValueError.
+    Raises:
+        Exception: JAX's coordination service lost a process, or waited for ten minutes.
     """
-    if isinstance(error, OSError):
-        return error
-    code = re.search(r"os_error_code='(\d+)'", str(error))
-    return OSError(int(code[1]), os.strerror(int(code[1]))) if code else None
+    if jax.process_count() == 1:
+        return
+    from orbax.checkpoint import multihost
+
+    key = f"diffusion_jax checkpoint {next(_WAITED)}: {what}"  # a name serves once
+    multihost.get_barrier_sync_fn()(key=key, timeout_ms=600_000)
+
+
+def add_up(where: Path, numbers: dict[str, int]) -> dict[str, int]:
+    """Returns the sums of every process's numbers modulo 2^64, in process 0.
+
+    They go through files: a thread must not use the devices.
+
+    Args:
+        where: a folder that all processes share.
+        numbers: this process's; of the same names in all.
+    """
+    if jax.process_count() == 1:
+        return numbers
+    (where / f"sums-{jax.process_index()}.json").write_text(json.dumps(numbers))
+    wait_for_all("sums")
+    if jax.process_index():
+        return numbers
+    parts = sorted(where.glob("sums-*.json"))
+    found = [json.loads(path.read_text()) for path in parts]
+    for path in parts:
+        path.unlink()
+    return {name: sum(part[name] for part in found) % 2**64 for name in numbers}
 
 
 def digest(data: Any) -> str:

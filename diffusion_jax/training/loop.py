@@ -1,29 +1,42 @@
 """The training loop: batches through the step, with logs, pictures and checkpoints."""
 
 import contextlib
+import functools
 import math
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean
+from typing import Annotated
 
 import jax
 import optax
+import tyro
 from jax.sharding import Mesh
 
-from diffusion_jax.data import DeviceBatch, Source, batches, put_on_device, save_png
+from diffusion_jax.data import DeviceBatch, Source, batches, local_rows, put_on_device, save_png
 from diffusion_jax.training import checkpoints
+from diffusion_jax.training.distributed import JobOptions, speaks, stops
 from diffusion_jax.training.experiment import Experiment, Task, check_seed
-from diffusion_jax.training.metrics import NonFiniteLoss, Pending, Writer
+from diffusion_jax.training.flops import flops_of
+from diffusion_jax.training.metrics import NonFiniteLoss, Pending, Silent, Writer
+from diffusion_jax.training.plan import plan
 from diffusion_jax.training.sampling import sample_grid
+from diffusion_jax.training.saver import Saver
 from diffusion_jax.training.sharding import (
+    MeshOptions,
     abstract_like,
+    batch_parts,
     batched,
     check_divides,
-    data_mesh,
-    replicated,
+    shardings_of,
+    tree_bytes,
 )
-from diffusion_jax.training.signals import Stopped, noted_signals
+from diffusion_jax.training.signals import Stopped
 from diffusion_jax.training.step import State, init_state, make_step
+from diffusion_jax.training.supervisor import heartbeat
+from diffusion_jax.training.tracing import traced
+from diffusion_jax.types import Key
 
 
 @dataclass(frozen=True)
@@ -41,9 +54,22 @@ class Options:
     sample_every: int = 1000
     """steps between sample grids; 0 draws none"""
     keep: int = 2
-    """checkpoints kept"""
-    devices: int | None = None
-    """devices to use (default: all)"""
+    """newest checkpoints kept, beside the best (of the lowest loss since the one before it)"""
+    restarts: int = 0
+    """start again so many times after a crash or a hang, from the last good checkpoint"""
+    hang_minutes: float = 30.0
+    """with --restarts: minutes without a step that count as a hang"""
+    workers: int = 2
+    """threads that read batches ahead of the devices; 0 reads between steps"""
+    trace_step: int = 0
+    """step whose profile is written to the run's tensorboard/; 0 writes none"""
+    compile_for: str | None = None
+    """train nothing: compile the step and the sampler for TPUs that needn't be here, such as
+    v5e:16x16 or v4:2x2x4, and say whether they fit and how fast they could be"""
+    mesh: Annotated[MeshOptions, tyro.conf.arg(name="")] = MeshOptions()
+    """which devices"""
+    job: Annotated[JobOptions, tyro.conf.arg(name="")] = JobOptions()
+    """which job of several processes"""
 
 
 def train(experiment: Task, options: Options, run_dir: Path, *, show: bool = True) -> State:
@@ -70,13 +96,14 @@ def train(experiment: Task, options: Options, run_dir: Path, *, show: bool = Tru
         Stopped: SIGINT or SIGTERM came, and a checkpoint was written.
     """
     check_task(experiment, options)
-    mesh = data_mesh(options.devices)
+    show = show and speaks()
+    optimizer = experiment.optimizer(experiment.learning_rate)
+    mesh, like = planned(experiment, optimizer, options.mesh)
     source = experiment.source("train", options.data_dir)
     check_source(experiment, source)
 
-    optimizer = experiment.optimizer(experiment.learning_rate)
     folder = run_dir / "checkpoints"
-    state, done = resume(experiment, optimizer, folder, mesh, show=show)
+    state, done = resume(experiment, optimizer, folder, like, show=show)
     if done >= experiment.steps:
         return state
     if done and show:
@@ -85,78 +112,107 @@ def train(experiment: Task, options: Options, run_dir: Path, *, show: bool = Tru
     step = make_step(
         experiment.loss(),
         optimizer,
-        mesh,
+        like,
         ema_decay=experiment.ema_decay,
         accumulate=experiment.accumulate,
     )
+    run_step = step
+    if options.trace_step > done:
+        run_step = traced(step, options.trace_step - done, run_dir / "tensorboard")
     run_key = jax.random.key(experiment.seed)
-    pending = Pending()
+    pending, beat = Pending(), heartbeat()
+    losses: list[float] = []  # since the last checkpoint
     with (
-        contextlib.closing(device_batches(experiment, source, done, mesh)) as data,
+        contextlib.closing(device_batches(experiment, source, done, mesh, options.workers)) as data,
         contextlib.closing(
             Writer(run_dir, done, experiment.steps, experiment.batch_size, show=show)
+            if speaks()
+            else Silent()
         ) as writer,
-        noted_signals() as arrived,
+        Saver(folder, options.keep) as saver,
+        stops() as stopping,
     ):
 
         def log(number: int) -> None:
             try:
                 values = pending.collect(number)
             except NonFiniteLoss as error:
+                saver.wait()
                 raise NonFiniteLoss(f"{error} {last_good(folder)}") from None
+            saver.check()
             if values:
+                losses.append(values["loss"])
                 writer.write(number, values)
 
         for number in range(done + 1, experiment.steps + 1):
             batch = next(data)
-            state, metrics = step(state, run_key, batch.arrays)
+            if show and number == done + 1:
+                flops = flops_of(step.trace(state, run_key, batch.arrays).jaxpr)
+                writer.say(plan(mesh, like, experiment.batch_size, flops))
+            state, metrics = run_step(state, run_key, batch.arrays)
             pending.add(number, batch.index, metrics)
             writer.advance()
+            beat(number)
 
-            stop = arrived()
+            stop = stopping(number)
             last = number == experiment.steps
             if (number - 1) % options.log_every == 0:
                 log(number - 1)  # a step late, so that the devices have the next one to do
             if last or stop or number % options.checkpoint_every == 0:
                 log(number)  # a state that isn't finite is never saved
-                metadata = {"next_batch": number, "seed": experiment.seed}
-                checkpoints.save(folder, number, state, metadata, keep=options.keep)
+                metadata = {"next_batch": number, "seed": experiment.seed, "loss": mean(losses)}
+                saver.save(number, state, metadata)
+                losses.clear()
             if stop and not last:
+                saver.wait()
                 raise Stopped(number, stop)
             due = options.sample_every and (last or number % options.sample_every == 0)
             if due and isinstance(experiment, Experiment):
-                (run_dir / "samples").mkdir(exist_ok=True)
                 picture = sample_grid(experiment, state.ema, mesh, data_dir=options.data_dir)
-                save_png(run_dir / "samples" / f"step_{number:07d}.png", picture)
+                if speaks():
+                    (run_dir / "samples").mkdir(exist_ok=True)
+                    save_png(run_dir / "samples" / f"step_{number:07d}.png", picture)
     return state
+
+
+def first_state(experiment: Task, optimizer: optax.GradientTransformation, key: Key) -> State:
+    """The state before the first step."""
+    return init_state(experiment.init_params(key), optimizer, experiment.init_extra())
+
+
+def planned(
+    experiment: Task, optimizer: optax.GradientTransformation, options: MeshOptions
+) -> tuple[Mesh, State]:
+    """The mesh, and the shapes, dtypes and shardings that the state has on it."""
+    start = functools.partial(first_state, experiment, optimizer)
+    key = jax.random.key(0)
+    mesh = options.make(tree_bytes(jax.eval_shape(start, key)))
+    return mesh, abstract_like(start, key, mesh)
 
 
 def resume(
     experiment: Task,
     optimizer: optax.GradientTransformation,
     folder: Path,
-    mesh: Mesh,
+    like: State,
     *,
     show: bool,
 ) -> tuple[State, int]:
-    """The newest whole checkpoint's state and step, or a new state and 0."""
-
-    def start(key) -> State:
-        return init_state(experiment.init_params(key), optimizer, experiment.init_extra())
-
-    key = jax.random.key(experiment.seed)
+    """The newest whole checkpoint's state and step, or a new state and 0; both lie as `like`."""
     restored = checkpoints.restore_latest(
         folder,
-        abstract_like(start, key, mesh),
+        like,
         warn=lambda text: print(f"warning: {text}", flush=True) if show else None,
     )
     if restored is None:
-        return jax.jit(start, out_shardings=replicated(mesh))(key), 0
+        key = jax.random.key(experiment.seed)
+        start = functools.partial(first_state, experiment, optimizer)
+        return jax.jit(start, out_shardings=shardings_of(like))(key), 0
     return restored.state, restored.metadata["next_batch"]
 
 
 def device_batches(
-    experiment: Task, source: Source, start: int, mesh: Mesh
+    experiment: Task, source: Source, start: int, mesh: Mesh, workers: int = 2
 ) -> Generator[DeviceBatch, None, None]:
     """The experiment's batches from number `start` on, cut along the mesh."""
     host = batches(
@@ -164,10 +220,10 @@ def device_batches(
         experiment.batch_size,
         seed=experiment.seed,
         start=start,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
+        rows=local_rows(batched(mesh), experiment.batch_size),
         augment=experiment.augment,
         features=tuple(f for f in experiment.conditioning.features if f not in ("image", "label")),
+        threads=workers,
     )
     return put_on_device(host, batched(mesh))
 
@@ -178,7 +234,7 @@ def check_task(task: Task, options: Options) -> None:
     for name in ("steps", "accumulate"):
         if getattr(task, name) < 1:
             raise ValueError(f"{name} is {getattr(task, name)}; it must be at least 1.")
-    check_divides(task.batch_size, data_mesh(options.devices).size, parts=task.accumulate)
+    check_divides(task.batch_size, batch_parts(options.mesh.make()), parts=task.accumulate)
     check_seed(task.seed)
     if not 0 <= task.ema_decay < 1:
         raise ValueError(f"ema_decay is {task.ema_decay}; it must be at least 0 and less than 1.")
@@ -205,11 +261,14 @@ def check_source(experiment: Task, source: Source) -> None:
 def check_options(options: Options) -> None:
     """Raises ValueError for an option out of range."""
     least = {"log_every": 1, "checkpoint_every": 1, "sample_every": 0, "keep": 1}
+    least |= {"restarts": 0, "workers": 0, "trace_step": 0}
     for name, minimum in least.items():
         value = getattr(options, name)
         if value < minimum:
             flag = "--" + name.replace("_", "-")
             raise ValueError(f"{flag} is {value}; it must be at least {minimum}.")
+    if not options.hang_minutes > 0:
+        raise ValueError(f"--hang-minutes is {options.hang_minutes}; it must be more than 0.")
 
 
 def last_good(folder: Path) -> str:

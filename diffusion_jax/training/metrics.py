@@ -60,6 +60,18 @@ class Pending:
         return {name: float(np.mean([v[name] for v in fetched])) for name in fetched[0]}
 
 
+class Silent:
+    """The Writer of a process that leaves writing to another."""
+
+    def advance(self) -> None: ...
+
+    def write(self, step: int, values: Mapping[str, float]) -> None: ...
+
+    def say(self, text: str) -> None: ...
+
+    def close(self) -> None: ...
+
+
 class Writer:
     """`metrics.jsonl`, TensorBoard events, and the progress bar (or plain lines).
 

@@ -1,6 +1,7 @@
 """What a run folder holds, as objects: its Experiment and its parameters."""
 
 from pathlib import Path
+from typing import Literal
 
 import jax
 from jax.sharding import Mesh
@@ -39,7 +40,7 @@ def load_params(
     experiment: Task,
     run_dir: Path,
     weights: str = "ema",
-    step: int | None = None,
+    step: int | Literal["best"] | None = None,
     mesh: Mesh | None = None,
 ) -> Params:
     """The averaged ("ema") or raw parameters of a run; raises as `restore_params`."""
@@ -50,7 +51,7 @@ def restore_params(
     experiment: Task,
     run_dir: Path,
     weights: str = "ema",
-    step: int | None = None,
+    step: int | Literal["best"] | None = None,
     mesh: Mesh | None = None,
 ) -> checkpoints.Restored:
     """The averaged ("ema") or raw parameters of a run, and the step that they are of.
@@ -59,7 +60,7 @@ def restore_params(
         experiment: what the run trained.
         run_dir: the run's folder.
         weights: "ema" or "raw".
-        step: the checkpoint's; by default the newest.
+        step: the checkpoint's, or "best": of the lowest loss; by default the newest.
         mesh: where they go; by default all devices.
 
     Raises:
@@ -69,6 +70,8 @@ def restore_params(
     like = abstract_like(experiment.init_params, jax.random.key(0), mesh or data_mesh())
     prefix = "ema" if weights == "ema" else "params"
     folder = run_dir / "checkpoints"
+    if step == "best":
+        step = checkpoints.best(folder)
     restored = checkpoints.restore_part(
         folder, like, prefix, step=step, warn=lambda text: print(f"warning: {text}")
     )

@@ -39,7 +39,7 @@ from diffusion_jax.training.sampling import (
     count_of,
     sample_batches,
 )
-from diffusion_jax.training.sharding import check_divides, data_mesh
+from diffusion_jax.training.sharding import MeshOptions, batch_parts, check_divides
 from diffusion_jax.training.signals import noted_signals
 from diffusion_jax.types import Params, Process, Sampler
 
@@ -95,16 +95,16 @@ class SampleOptions:
     """of the classifier's gradient (1)"""
     weights: Literal["ema", "raw"] = "ema"
     """averaged or raw parameters"""
-    step: int | None = None
-    """the checkpoint's step (default: the newest)"""
+    step: int | Literal["best"] | None = None
+    """the checkpoint's step, or "best": of the lowest loss (default: the newest)"""
     out: Path = Path("samples.png")
     """where the PNG grid goes"""
     npz: Path | None = None
     """where arrays go: pictures [n h w c] float32 in [-1, 1], seed, and what was told"""
     batch_size: int = 16
     """pictures at a time, over all devices"""
-    devices: int | None = None
-    """devices to use (default: all)"""
+    mesh: Annotated[MeshOptions, tyro.conf.arg(name="")] = MeshOptions()
+    """which devices"""
     data_dir: Path | None = None
     """folder of prepared TFDS sets, for processes that start from data and for held-out examples"""
     recipe: Path | None = None
@@ -123,8 +123,8 @@ def sample_command(argv: Sequence[str]) -> None:
     check_belongs(options, guidance)
     edited(experiment, options, experiment.process).grid(steps)  # refuses before any work
     known = known_from(experiment, options.num, options.told, options.data_dir)
-    mesh = data_mesh(options.devices)
-    check_divides(options.batch_size, mesh.size, what="--batch-size")
+    mesh = options.mesh.make()
+    check_divides(options.batch_size, batch_parts(mesh), what="--batch-size")
     for path in filter(None, (options.out, options.npz)):
         check_writable(path)
     if options.npz and options.npz.resolve() == options.out.resolve():

@@ -14,9 +14,20 @@ from jax.sharding import Mesh
 from diffusion_jax.data import grid, to_uint8
 from diffusion_jax.data.pipeline import stacked
 from diffusion_jax.models.conditioning import ClassLabels, Known
+from diffusion_jax.models.cuts import gathered
 from diffusion_jax.samplers import sample
+from diffusion_jax.training.distributed import to_host
 from diffusion_jax.training.experiment import Experiment, unsteered
-from diffusion_jax.training.sharding import batched, check_divides, replicated
+from diffusion_jax.training.sharding import (
+    abstract_like,
+    batch_parts,
+    batched,
+    check_divides,
+    replicated,
+    shardings_of,
+    spread,
+    under,
+)
 from diffusion_jax.types import Params, Sampler
 
 
@@ -27,7 +38,7 @@ def make_sample(
 
     Args:
         experiment: its denoiser and process.
-        mesh: the batch is cut along its axis "data".
+        mesh: parameters and the batch are cut along it as in training.
         guided: False leaves classifier-free guidance out, for half the work where gamma is 1.
         data_dir: of the data, where x_1 comes from them.
 
@@ -40,6 +51,7 @@ def make_sample(
     arrays = terminal.prepare(lambda: experiment.source("train", data_dir))
 
     def draw(arrays, params, sampler, key, times, guidance, index, known):
+        params = gathered(params, stacks=True)  # once, not at every step of the loop
         _, process = experiment.parts(params)
         label = known.get("label", jnp.full(index.shape, -1))
         x, process = terminal.draw(arrays, process, key, index, label, shape)
@@ -50,7 +62,12 @@ def make_sample(
         return jnp.clip(process.decode(x), -1.0, 1.0)
 
     whole, cut = replicated(mesh), batched(mesh)
-    jitted = jax.jit(draw, in_shardings=(*6 * (whole,), cut, cut), out_shardings=cut)
+    params = shardings_of(abstract_like(experiment.init_params, jax.random.key(0), mesh))
+    jitted = jax.jit(
+        under(mesh, draw),
+        in_shardings=(whole, params, *4 * (whole,), cut, cut),
+        out_shardings=cut,
+    )
     return functools.partial(jitted, arrays)
 
 
@@ -87,7 +104,7 @@ def sample_batches(
         ValueError: something known is out of range, the model can't be guided, or the batch
             doesn't divide among the devices.
     """
-    check_divides(batch_size, mesh.size, what="the sampling batch size")
+    check_divides(batch_size, batch_parts(mesh), what="the sampling batch size")
     check_known(experiment, known, guidance)
     draw = make_sample(experiment, mesh, guided=guidance != 1.0, data_dir=data_dir)
     key, times = jax.random.key(seed), experiment.grid(steps)
@@ -99,8 +116,8 @@ def sample_batches(
             for name, value in known.items()
         }
         index = np.arange(first + start, first + start + batch_size)
-        pictures = draw(params, sampler, key, times, guidance, index, padded)
-        yield np.asarray(pictures)[:size]
+        pictures = draw(params, sampler, key, times, guidance, *spread((index, padded), mesh))
+        yield to_host(pictures)[:size]
 
 
 def count_of(known: Known) -> int:
@@ -181,7 +198,7 @@ def sample_grid(
         steps=experiment.sample_steps or 25,
         guidance=experiment.guidance,
         seed=experiment.seed,
-        batch_size=math.lcm(8, mesh.shape["data"]),
+        batch_size=math.lcm(8, batch_parts(mesh)),
         mesh=mesh,
         data_dir=data_dir,
     )

@@ -5,10 +5,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh
 from jaxtyping import Array
 
-from diffusion_jax.training.sharding import batched, replicated
+from diffusion_jax.models.cuts import gathered
+from diffusion_jax.training.sharding import batched, replicated, shardings_of, under
 from diffusion_jax.types import Batch, Extra, Key, Loss, Metrics, Params
 
 
@@ -44,7 +44,7 @@ def ema_decay_at(step: Array, decay: float) -> Array:
 def make_step(
     loss: Loss,
     optimizer: optax.GradientTransformation,
-    mesh: Mesh,
+    like: State,
     *,
     ema_decay: float = 0.999,
     accumulate: int = 1,
@@ -54,21 +54,22 @@ def make_step(
     Args:
         loss: (params, extra, key, batch) -> (loss, (metrics, extra)).
         optimizer: gradient clipping belongs to it, e.g. in `optax.chain`.
-        mesh: has an axis "data"; the batch is cut along it, the state is on every device.
+        like: a state, or its `jax.ShapeDtypeStruct`s: where its leaves lie is where those of the
+            states that go in and come out lie (`sharding.abstract_like`).
         ema_decay: of the parameters' average, after its warm-up.
         accumulate: micro-batches whose gradients are averaged into one update.
 
     Returns:
         step(state, key, batch) -> (state, metrics). `key` is the run's: step k draws from
-        fold_in(key, k). A state that isn't on the mesh yet compiles it once more: place it
-        first, `jax.device_put(state, replicated(mesh))`. The metrics have the loss's own,
-        "grad_norm", and "finite": whether loss and gradient are.
+        fold_in(key, k). The metrics have the loss's own, "grad_norm", and "finite": whether loss
+        and gradient are.
     """
 
     def gradient(params, extra, key, batch: Batch):
-        (_, (metrics, extra)), grads = jax.value_and_grad(loss, has_aux=True)(
-            params, extra, key, batch
-        )
+        def of(params):
+            return loss(gathered(params), extra, key, batch)
+
+        (_, (metrics, extra)), grads = jax.value_and_grad(of, has_aux=True)(params)
         return grads, metrics, extra
 
     def accumulated(params, extra, key, batch: Batch):
@@ -105,10 +106,12 @@ def make_step(
             {**metrics, "grad_norm": grad_norm, "finite": finite},
         )
 
+    placed = shardings_of(like)
+    mesh = placed.step.mesh
     whole = replicated(mesh)
     return jax.jit(
-        step,
+        under(mesh, step),
         donate_argnums=0,
-        in_shardings=(whole, whole, batched(mesh)),
-        out_shardings=(whole, whole),
+        in_shardings=(placed, whole, batched(mesh)),
+        out_shardings=(placed, whole),
     )

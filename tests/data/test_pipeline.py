@@ -74,8 +74,7 @@ def test_processes_share_out_the_same_batches(processes, start):
             12,
             seed=3,
             start=start,
-            process_index=p,
-            process_count=count,
+            rows=range(p * 12 // count, (p + 1) * 12 // count),
             augment=flip(),
         )
 
@@ -305,9 +304,9 @@ class TestOnDevice:
     [
         ({"source": ramp(0)}, "ramp has no records"),
         ({"batch_size": 0}, "batch_size must be at least 1, not 0"),
-        ({"process_count": 3}, "a batch of 8 doesn't divide among 3 processes"),
-        ({"process_index": 2, "process_count": 2}, "process_index must be in .* not 2 of 2"),
-        ({"process_count": 0}, "process_index must be in .* not 0 of 0"),
+        ({"rows": [6, 7, 8]}, "rows must ascend .* less than the batch size of 8, not .6, 7, 8."),
+        ({"rows": [1, 0]}, r"rows must ascend .* not .1, 0."),
+        ({"rows": []}, "rows must ascend"),
         ({"seed": -1}, "seed must be at least 0, not -1"),
         ({"start": -1}, "start must be at least 0, not -1"),
         ({"threads": -1}, "threads must be at least 0, not -1"),

@@ -268,7 +268,7 @@ def test_zeros_in_place_of_data_are_noticed(tmp_path: Path) -> None:
     for step in (1, 2):
         checkpoints.save(tmp_path, step, {"a": jnp.ones(3), "b": jnp.ones(2)}, {})
     shutil.rmtree(tmp_path / "2" / "state")
-    files.write_arrays(tmp_path / "2" / "state", {"a": jnp.ones(3), "b": jnp.zeros(2)})
+    files.write_arrays(tmp_path / "2" / "state", {"a": jnp.ones(3), "b": jnp.zeros(2)})()
     document = tmp_path / "2" / "checkpoint.json"
     body = files.unseal(document.read_text())
     document.unlink()

@@ -224,7 +224,7 @@ def like(folder):
 
 
 def test_killed_at_random_moments_ends_bit_for_bit_the_same(checkout):
-    """SIGKILL twice, wherever it falls, then let it end; benchmarks/resume.py does more."""
+    """SIGKILL twice, wherever it falls, then let it end; benchmarks/faults.py does more."""
     from tests.training import toy
 
     whole = start(checkout, "--run-dir", "runs/whole", *FLAGS)

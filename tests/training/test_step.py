@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from diffusion_jax.training.sharding import batched, check_divides, data_mesh, replicated
+from diffusion_jax.training.sharding import batched, check_divides, data_mesh, place
 from diffusion_jax.training.step import ema_decay_at, init_state, make_step
 from tests.training import toy
 
@@ -17,10 +17,15 @@ def quadratic(params, extra, key, batch):
     return value, ({"loss": value}, {"seen": extra["seen"] + 1})
 
 
+def first(optimizer):
+    state = init_state({"w": jnp.zeros(())}, optimizer, {"seen": jnp.zeros((), jnp.int32)})
+    return place(state, data_mesh(1))
+
+
 def run(steps=3, accumulate=1, ema_decay=0.5):
     optimizer = optax.sgd(0.5)
-    step = make_step(quadratic, optimizer, data_mesh(1), ema_decay=ema_decay, accumulate=accumulate)
-    state = init_state({"w": jnp.zeros(())}, optimizer, {"seen": jnp.zeros((), jnp.int32)})
+    state = first(optimizer)
+    step = make_step(quadratic, optimizer, state, ema_decay=ema_decay, accumulate=accumulate)
     batch = {"x": jnp.arange(4.0)}
     for _ in range(steps):
         state, metrics = step(state, jax.random.key(0), batch)
@@ -58,8 +63,8 @@ def test_state_and_average_have_buffers_of_their_own():
 @pytest.mark.parametrize("poison", [np.nan, np.inf])
 def test_non_finite_is_seen(poison):
     optimizer = optax.sgd(0.5)
-    step = make_step(quadratic, optimizer, data_mesh(1))
-    state = init_state({"w": jnp.zeros(())}, optimizer, {"seen": jnp.zeros((), jnp.int32)})
+    state = first(optimizer)
+    step = make_step(quadratic, optimizer, state)
     _, metrics = step(state, jax.random.key(0), {"x": jnp.array([0.0, poison, 0.0, 0.0])})
     assert not bool(metrics["finite"])
 
@@ -68,13 +73,14 @@ def test_draws_depend_on_step_and_seed_alone():
     experiment = toy.recipe()
     optimizer = experiment.optimizer(experiment.learning_rate)
     mesh = data_mesh(1)
-    step = make_step(experiment.loss(), optimizer, mesh)
 
-    def begin(key):
-        return init_state(experiment.init_params(key), optimizer)
+    def begin():
+        return place(init_state(experiment.init_params(jax.random.key(0)), optimizer), mesh)
+
+    step = make_step(experiment.loss(), optimizer, begin())
 
     def after(steps, seed):
-        state = jax.jit(begin, out_shardings=replicated(mesh))(jax.random.key(0))
+        state = begin()
         for _ in range(steps):
             state, metrics = step(state, jax.random.key(seed), batch)
         return state, float(metrics["loss"])
