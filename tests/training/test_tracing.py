@@ -1,5 +1,9 @@
 """One step is profiled, where it was asked for, and nothing else changes."""
 
+import importlib.util
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -15,6 +19,21 @@ def test_one_call_is_profiled(tmp_path):
         assert step(x, x)[0][0] == 2
         written.append(len(list(tmp_path.glob("plugins/profile/*/*.xplane.pb"))))
     assert written == [0, 1, 1]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs libtpu")
+def test_a_step_is_profiled_beside_the_libtpu_that_is_installed(tmp_path):
+    """A libtpu of another series than JAX's takes the process with it."""
+    program = (
+        "import jax, pathlib, sys; from diffusion_jax.training import ahead, tracing;"
+        "ahead.topology_devices('v5e:2x2');"
+        "tracing.traced(jax.numpy.exp, 1, pathlib.Path(sys.argv[1]))(jax.numpy.ones(3))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, tmp_path], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(list(tmp_path.glob("plugins/profile/*/*.xplane.pb"))) == 1
 
 
 @pytest.mark.parametrize("name", ["trace_step", "workers"])
