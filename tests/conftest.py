@@ -61,3 +61,12 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("needs the prepared TFDS sets: set DIFFUSION_JAX_DATA")
     return folder
+
+
+@pytest.fixture(scope="session")
+def vocabulary_file(shared_data: Path) -> Path:
+    """OpenAI's list of merges, in the folder `raw` beside the prepared sets, or a skip."""
+    file = shared_data.parent / "raw" / "clip_bpe" / "bpe_simple_vocab_16e6.txt.gz"
+    if not file.is_file():
+        pytest.skip(f"needs CLIP's vocabulary: raw/clip_bpe/{file.name} beside the TFDS sets")
+    return file

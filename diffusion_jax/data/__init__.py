@@ -3,8 +3,20 @@
 Importing this package needs only numpy and jax; each reader loads its library when it is called.
 """
 
-from diffusion_jax.data.augment import Augment, flip
+from diffusion_jax.data.augment import Augment, crop, flip
+from diffusion_jax.data.bpe import BytePairs
+from diffusion_jax.data.captions import EMOJI_STYLES, caption_alone, captioned, emoji_texts
+from diffusion_jax.data.cleaning import clean, collapse
+from diffusion_jax.data.curation import (
+    above,
+    clip_filter,
+    intersection,
+    similarities,
+    t_mars,
+)
 from diffusion_jax.data.images import grid, read_map, read_png, save_png, to_uint8
+from diffusion_jax.data.lettering import Lettered, write
+from diffusion_jax.data.pairs import EncodeImages, EncodeTexts, pair_similarities
 from diffusion_jax.data.pipeline import (
     Batches,
     DeviceBatch,
@@ -30,33 +42,55 @@ from diffusion_jax.data.shapes_captions import (
     parse_caption,
     write_caption,
 )
-from diffusion_jax.data.sources import Source, digits, from_arrays, in_memory
+from diffusion_jax.data.sources import Source, digits, from_arrays, in_memory, subset
+from diffusion_jax.data.text_regions import StrokeDetector, TextDetector, either, mask_text
 from diffusion_jax.data.tfds_sets import tfds_in_memory, tfds_source
-from diffusion_jax.data.tokenizers import Tokenizer, Words, tokenized
+from diffusion_jax.data.tokenizers import Tokenizer, Words, commas_apart, marks_apart, tokenized
 
 __all__ = [
     "COLOURS",
+    "EMOJI_STYLES",
     "SHAPES",
     "SHAPES_WORDS",
     "SIZES",
     "Augment",
     "Batches",
+    "BytePairs",
     "Described",
     "Description",
     "DeviceBatch",
+    "EncodeImages",
+    "EncodeTexts",
+    "Lettered",
     "Scene",
     "Source",
+    "StrokeDetector",
+    "TextDetector",
     "Thing",
     "Tokenizer",
     "Words",
+    "above",
     "batches",
+    "caption_alone",
+    "captioned",
+    "clean",
+    "clip_filter",
+    "collapse",
+    "commas_apart",
+    "crop",
     "digits",
+    "either",
+    "emoji_texts",
     "flip",
     "from_arrays",
     "grid",
     "in_memory",
+    "intersection",
     "is_held_out",
     "local_rows",
+    "marks_apart",
+    "mask_text",
+    "pair_similarities",
     "parse_caption",
     "put_on_device",
     "read_map",
@@ -65,9 +99,13 @@ __all__ = [
     "save_png",
     "scene",
     "shapes",
+    "similarities",
+    "subset",
+    "t_mars",
     "tfds_in_memory",
     "tfds_source",
     "to_uint8",
     "tokenized",
+    "write",
     "write_caption",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -111,6 +112,86 @@ def in_memory(source: Source, *, limit: int = 2**30) -> Source:
             f"{limit / 2**20:,.2f} MiB; raise limit=, or read it from disk"
         )
     return _InMemory(source)
+
+
+def subset(source: Source, indices: np.ndarray | Sequence[int]) -> Source:
+    """The records of a source at these indices, in their order; nothing is read or copied.
+
+    Args:
+      source: any.
+      indices: integers [k] in [0, len(source)); one may come twice.
+
+    Raises:
+      ValueError: no index, or one that isn't an integer of the source.
+
+    >>> few = subset(from_arrays("dots", np.zeros((3, 8, 8, 1), np.uint8), np.arange(3)), [2, 0])
+    >>> len(few), few.classes, few[0]["label"]
+    (2, 3, 2)
+    """
+    chosen = np.asarray(indices)
+    if chosen.ndim != 1 or not chosen.size or not np.issubdtype(chosen.dtype, np.integer):
+        raise ValueError(
+            f"{source.name}: indices must be integers [k], at least one, "
+            f"not {chosen.dtype} {list(chosen.shape)}"
+        )
+    if not 0 <= chosen.min() <= chosen.max() < len(source):
+        raise ValueError(
+            f"{source.name}: indices must be in 0..{len(source) - 1}, "
+            f"but they span {chosen.min()}..{chosen.max()}"
+        )
+    return _Subset(source, _read_only(chosen.copy()))
+
+
+def mapped(source: Source, more: Callable[[Mapping[str, Any]], Mapping[str, Any]]) -> Source:
+    """The same source, whose records gain what `more` makes of them, each time they are read.
+
+    >>> source = from_arrays("dots", np.zeros((3, 8, 8, 1), np.uint8), np.arange(3))
+    >>> mapped(source, lambda record: {"double": 2 * record["label"]})[2]["double"]
+    4
+    """
+    return _Mapped(source, more)
+
+
+@dataclass(frozen=True, eq=False)
+class _View:
+    """Another source's records, in another form."""
+
+    source: Source
+
+    @property
+    def name(self) -> str:
+        return self.source.name
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        return self.source.image_shape
+
+    @property
+    def classes(self) -> int | None:
+        return self.source.classes
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+
+@dataclass(frozen=True, eq=False)
+class _Mapped(_View):
+    more: Callable[[Mapping[str, Any]], Mapping[str, Any]]
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        record = self.source[i]
+        return {**record, **self.more(record)}
+
+
+@dataclass(frozen=True, eq=False)
+class _Subset(_View):
+    indices: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        return self.source[int(self.indices[i])]
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,9 @@ from diffusion_jax.data import Source, batches, digits, from_arrays, in_memory, 
 
 
 def test_importing_the_package_loads_no_data_library():
-    heavy = "{'grain', 'tensorflow_datasets', 'sklearn', 'PIL', 'tensorflow', 'etils'}"
+    heavy = (
+        "{'grain', 'tensorflow_datasets', 'sklearn', 'PIL', 'tensorflow', 'etils', 'ftfy', 'regex'}"
+    )
     code = f"import sys, diffusion_jax.data; print(sorted({heavy} & set(sys.modules)))"
     # JAX, Flax and Optax may load some of these themselves.
     before = f"import sys, jax, numpy, diffusion_jax; print(sorted({heavy} & set(sys.modules)))"

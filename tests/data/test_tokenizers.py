@@ -1,5 +1,6 @@
 """Words become numbers and stay themselves."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -12,6 +13,7 @@ from diffusion_jax.data import (
     Source,
     Words,
     digits,
+    marks_apart,
     shapes,
     tokenized,
     write_caption,
@@ -87,3 +89,95 @@ class TestTokenized:
             tokenized(digits(), SHAPES_WORDS)
         with pytest.raises(ValueError, match="already has a feature 'boxes'"):
             tokenized(shapes(), SHAPES_WORDS, as_="boxes")
+
+
+class TestFromTexts:
+    TEXTS = ("A red cube.", "a blue CUBE, a ball", "The dog's well-known ball")
+
+    def test_counts_words(self):
+        words = Words.from_texts(self.TEXTS)
+        assert words.vocabulary == tuple(sorted(words.vocabulary)) and words.length == 8
+        assert set(words.vocabulary) == set(
+            ". , a red cube blue ball the dog's well-known".split()  # noqa: SIM905
+        )
+        assert words == Words.from_texts(reversed(self.TEXTS)) and hash(words) == hash(words)
+
+    def test_every_text_comes_back(self):
+        words = Words.from_texts(self.TEXTS, length=12)
+        for text in self.TEXTS:
+            tokens = words.encode(text)
+            assert tokens.shape == (12,)
+            np.testing.assert_array_equal(words.encode(words.decode(tokens)), tokens)
+        assert words.decode(words.encode(self.TEXTS[1])) == "a blue cube, a ball"
+
+    def test_keeps_the_commonest(self):
+        # a 3, ball 2, cube 2, and the rest once: of equals the first by the alphabet.
+        found = Words.from_texts(self.TEXTS, most=2, unknown=True)
+        assert found.vocabulary == ("a", "ball")
+        assert Words.from_texts(self.TEXTS, least=2, unknown=True).vocabulary == (
+            "a",
+            "ball",
+            "cube",
+        )
+
+    def test_unknown_words_share_a_number(self):
+        words = Words.from_texts(self.TEXTS, least=2, unknown=True)
+        assert words.size == 7
+        tokens = words.encode("a violet cube!")
+        np.testing.assert_array_equal(tokens, [1, 3, 6, 5, 6, 2, 0, 0])
+        assert words.decode(tokens) == "a \N{REPLACEMENT CHARACTER} cube \N{REPLACEMENT CHARACTER}"
+        known = dataclasses.replace(words, unknown=False)
+        assert known.size == 6
+        np.testing.assert_array_equal(known.encode("a cube"), words.encode("a cube"))
+        with pytest.raises(ValueError, match="no word 'violet'"):
+            known.encode("a violet cube!")
+
+    @pytest.mark.parametrize(
+        ("text", "words"),
+        [
+            ("Don't stop, O’Neil!", ["don't", "stop", ",", "o’neil", "!"]),
+            ("'quoted' -- x", ["'", "quoted", "'", "-", "-", "x"]),
+            ("cafe\N{COMBINING ACUTE ACCENT} क्षि 日本", ["café", "क्षि", "日本"]),
+            ("ok👩\N{ZERO WIDTH JOINER}🚀👍🏽", ["ok", "👩\N{ZERO WIDTH JOINER}🚀", "👍🏽"]),
+            ("a\r\n b\t", ["a", "b"]),
+            ("", []),
+        ],
+    )
+    def test_marks_apart(self, text, words):
+        assert marks_apart(text) == words
+
+    @pytest.mark.parametrize(
+        ("texts", "settings", "sentence"),
+        [
+            ("a red cube", {}, "several texts, not one: 'a red cube'"),
+            ([], {}, "no word that occurs at least 1 times"),
+            (["a b"], {"least": 2}, "no word that occurs at least 2 times"),
+            (["a a b"], {"least": 2}, "leave out 1 of 2 words: unknown=True"),
+            (["a a b"], {"most": 0}, "most must be at least 1, not 0"),
+            (["a a b"], {"least": 0}, "least must be at least 1, not 0"),
+        ],
+    )
+    def test_refuses(self, texts, settings, sentence):
+        with pytest.raises(ValueError, match=sentence):
+            Words.from_texts(texts, **settings)
+
+
+@pytest.mark.parametrize(
+    ("ids", "sentence"),
+    [
+        ([6], r"token 6 is out of range: there are 0\.\.5"),
+        ([-1], "token -1 is out of range"),
+        ([[1]], r"one text, not int64 \[1, 1\]"),
+        ([0.5], "not float64"),
+    ],
+)
+def test_refuses_numbers(ids, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        Words(("a", "b", "c"), 4).decode(ids)
+
+
+def test_captions_come_back():
+    source = shapes("test")
+    for i in range(50):
+        caption = source[i]["caption"]
+        assert SHAPES_WORDS.decode(SHAPES_WORDS.encode(caption)) == caption.replace(" ,", ",")
