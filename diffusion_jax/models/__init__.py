@@ -6,6 +6,11 @@ from diffusion_jax.models.classifier import (
     adm_classifier_64,
     digits_classifier,
 )
+from diffusion_jax.models.clip import CLIP, CLIP_SIZES, published_clip
+from diffusion_jax.models.clip_blocks import Encoding, exact_gelu, quick_gelu
+from diffusion_jax.models.clip_resnet import FrozenBatchNorm, ModifiedResNet
+from diffusion_jax.models.clip_text import TextTransformer
+from diffusion_jax.models.clip_vision import VisionTransformer
 from diffusion_jax.models.conditioning import (
     Attributes,
     ClassLabels,
@@ -41,13 +46,17 @@ from diffusion_jax.models.unet import (
 )
 
 __all__ = [
+    "CLIP",
+    "CLIP_SIZES",
     "Attributes",
     "ClassLabels",
     "Conditioning",
     "DiT",
     "Edges",
     "Encoded",
+    "Encoding",
     "Fourier",
+    "FrozenBatchNorm",
     "Grey",
     "Inpainting",
     "Joined",
@@ -55,6 +64,7 @@ __all__ = [
     "LayoutEncoder",
     "Located",
     "LowResolution",
+    "ModifiedResNet",
     "NoiseAwareClassifier",
     "PooledDown",
     "ResidualBlock",
@@ -64,7 +74,9 @@ __all__ = [
     "StridedDown",
     "Text",
     "TextEncoder",
+    "TextTransformer",
     "UNet",
+    "VisionTransformer",
     "adm_64",
     "adm_256",
     "adm_classifier_64",
@@ -72,8 +84,11 @@ __all__ = [
     "digits_classifier",
     "digits_unet",
     "dit",
+    "exact_gelu",
     "from_linen",
     "from_nnx",
+    "published_clip",
+    "quick_gelu",
     "shapes_unet",
     "with_time",
 ]

@@ -1,7 +1,8 @@
 """softmax(q k^T / sqrt(d)) v: the one place that knows what computes it fastest, and on what.
 
 cuDNN's fused kernel never writes the n x n weights to memory, and takes half precision, heads of
-8, 16, ... channels and no mask, on NVIDIA GPUs from Ampere on. XLA takes everything everywhere.
+8, 16, ... channels and no mask but the causal one, on NVIDIA GPUs from Ampere on. XLA takes
+everything everywhere.
 """
 
 import functools
@@ -24,6 +25,7 @@ def attend(
     v: Float[Array, "b s heads d"],
     keep: Bool[Array, "b s"] | None = None,
     *,
+    causal: bool = False,
     implementation: Implementation | None = None,
 ) -> Float[Array, "b t heads d"]:
     """softmax(q k^T / sqrt(d)) v for each head; the softmax is float32.
@@ -32,6 +34,7 @@ def attend(
         q, k, v: of one dtype.
         keep: which of the s are read, all by default. Where an example keeps none, the answer is
             the mean of v.
+        causal: token i reads those up to i, of as many.
         implementation: "xla" or "cudnn"; by default what `DIFFUSION_JAX_ATTENTION` says, and
             without it the faster one that the device has for these arrays. The device is the one
             that JAX computes on by default; set the variable to compile for another one. cuDNN's
@@ -39,30 +42,39 @@ def attend(
 
     Raises:
         ValueError: the implementation has another name, or is cuDNN's with a mask, for which it
-            has given wrong shapes (jax issue 28974).
+            has given wrong shapes (jax issue 28974); causal, and k has another length than q.
 
     Source: Vaswani et al. 2017 (arXiv:1706.03762), section 3.2.1.
     """
+    if causal and q.shape[1] != k.shape[1]:
+        raise ValueError(
+            f"causal attention is of tokens to themselves; q has {q.shape[1]} and k {k.shape[1]}."
+        )
     chosen = implementation or os.environ.get(VARIABLE)
     if not chosen:
         chosen = fastest(default_device(), q.dtype, q.shape[-1], masked=keep is not None)
     if chosen == "xla":
-        return by_xla(q, k, v, keep)
+        return by_xla(q, k, v, keep, causal=causal)
     if chosen != "cudnn":
         raise ValueError(f"attention by {chosen!r} ({VARIABLE}); it is 'xla' or 'cudnn'.")
     if keep is not None:
         raise ValueError("cuDNN's attention is used without masks only; this one has one.")
-    return jax.nn.dot_product_attention(q, k, v, implementation="cudnn")
+    return jax.nn.dot_product_attention(q, k, v, is_causal=causal, implementation="cudnn")
 
 
 # exp(s - max s) v / sum exp(s - max s),  s = q k^T / sqrt(d)                                  (1)
-def by_xla(q: Array, k: Array, v: Array, keep: Array | None = None) -> Array:
+def by_xla(
+    q: Array, k: Array, v: Array, keep: Array | None = None, *, causal: bool = False
+) -> Array:
     """Equation (1): the sum divides the d channels of the answer, not the s weights."""
     scale = q.shape[-1] ** -0.5
     q, k, v = (jnp.swapaxes(x, 1, 2) for x in (q, k, v))
     logits = product("bntd,bnsd->bnts", q, k)
     if keep is not None:
         logits = jnp.where(keep[:, None, None, :], logits, -1e30)
+    if causal:
+        past = jnp.tri(q.shape[2], dtype=bool)
+        logits = jnp.where(past[None, None], logits, -1e30)
     highest = jax.lax.stop_gradient(logits.max(-1, keepdims=True))
     weights = jnp.exp(scale * (logits - highest))
     y = product("bnts,bnsd->bntd", weights.astype(v.dtype), v)

@@ -1,7 +1,7 @@
-"""The noise-aware classifier of ADM: a U-Net's trunk and an attention pool.
+"""Classifiers: ADM's of noisy pictures, a U-Net's trunk and an attention pool; and a tower's.
 
-Trained on noisy pictures at every t (`losses.classification_loss`), it gives p(class | x_t), whose
-gradient in x_t is what classifier guidance adds to the score.
+Trained on noisy pictures at every t (`losses.classification_loss`), ADM's gives p(class | x_t),
+whose gradient in x_t is what classifier guidance adds to the score.
 
 Source: Dhariwal & Nichol 2021 (arXiv:2105.05233), section 4.
 """
@@ -102,3 +102,19 @@ def adm_classifier_64(classes: int = 1000, dtype: Any = jnp.float32) -> NoiseAwa
         time_features=Sinusoidal(128, shift=0),
         dtype=dtype,
     )
+
+
+class Classified(nn.Module):
+    """pixels [b h w c] -> logits [b classes]: a linear layer on a tower's pooled features.
+
+    Attributes:
+        tower: pixels -> `models.clip.Encoding`.
+        classes: of the labels.
+    """
+
+    tower: nn.Module
+    classes: int
+
+    @nn.compact
+    def __call__(self, pixels: Float[Array, "b h w c"]) -> Float[Array, "b classes"]:
+        return nn.Dense(self.classes, name="head")(self.tower(pixels).pooled)

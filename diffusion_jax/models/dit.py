@@ -22,16 +22,12 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from diffusion_jax.models.attention import MultiHead
-from diffusion_jax.models.cuts import STACK, gathered
+from diffusion_jax.models.cuts import STACK
 from diffusion_jax.models.layers import Sinusoidal, dense
 from diffusion_jax.models.precision import island
+from diffusion_jax.models.stack import Remat, stacked
 from diffusion_jax.types import Condition
 
-Remat = Literal["none", "dots", "full"]
-_POLICIES: dict[str, Callable[..., Any]] = {
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-    "full": jax.checkpoint_policies.nothing_saveable,
-}
 _embedding = nn.initializers.normal(0.02)
 
 
@@ -114,19 +110,8 @@ class DiT(nn.Module):
     def _blocks(
         self, h: Array, c: Array, tokens: Array | None, mask: Array | None
     ) -> Float[Array, "b n width"]:
-        block: Any = Block
-        if self.remat != "none":
-            block = nn.remat(Block, policy=_POLICIES[self.remat], prevent_cse=False)
-        if not self.is_initializing():
-            block = nn.map_variables(block, "params", trans_in_fn=gathered)
-        stacked = nn.scan(
-            block,
-            variable_axes={"params": 0},
-            split_rngs={"params": True},
-            in_axes=nn.broadcast,
-            length=self.depth,
-        )
-        return stacked(self.heads, self.mlp, name=STACK)(h, c, tokens, mask)[0]
+        blocks = stacked(Block, self.depth, self.remat, initializing=self.is_initializing())
+        return blocks(self.heads, self.mlp, name=STACK)(h, c, tokens, mask)[0]
 
     def _check(self, x: Array, condition: Condition) -> None:
         if x.shape[1:3] != (self.size, self.size):

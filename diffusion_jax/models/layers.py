@@ -31,9 +31,29 @@ def default_init(key: Key, shape: tuple[int, ...], dtype: Any = jnp.float32) -> 
     return jax.random.uniform(key, (math.prod(shape),), dtype, -limit, limit).reshape(shape)
 
 
-def dense(features: int, dtype, name: str, *, zero: bool = False) -> nn.Dense:
-    init = zeros if zero else default_init
-    return nn.Dense(features, dtype=dtype, kernel_init=init, name=name)
+def flat_dot(x: Array, kernel: Array, dimensions: Any, precision: Any = None, **how: Any) -> Array:
+    """x [... c] times kernel [c features] as a product of two matrices, for `nn.Dense`.
+
+    Left with several axes, x is transposed for the kernel's gradient, and XLA's CPU backend does so
+    in one loop with the activation that made it, far slower than either.
+    """
+    flat = x.reshape(-1, x.shape[-1])
+    y = jax.lax.dot_general(flat, kernel, (((1,), (0,)), ((), ())), precision, **how)
+    return y.reshape(*x.shape[:-1], kernel.shape[-1])
+
+
+def dense(
+    features: int, dtype, name: str, *, zero: bool = False, init: Any = None, bias: bool = True
+) -> nn.Dense:
+    """A linear layer of the last axis."""
+    return nn.Dense(
+        features,
+        use_bias=bias,
+        dtype=dtype,
+        kernel_init=zeros if zero else init or default_init,
+        dot_general=flat_dot,
+        name=name,
+    )
 
 
 def conv3x3(features: int, dtype, name: str, *, stride: int = 1, zero: bool = False) -> nn.Conv:
@@ -91,6 +111,7 @@ class GroupNorm(nn.Module):
 
     groups: int = 32
     epsilon: float = 1e-5
+    scale_init: nn.initializers.Initializer = nn.initializers.ones
 
     @nn.compact
     def __call__(
@@ -100,7 +121,7 @@ class GroupNorm(nn.Module):
     ) -> Float[Array, "b *hw c"]:
         b, c = x.shape[0], x.shape[-1]
         groups = groups_for(c, self.groups)
-        gain = self.param("scale", nn.initializers.ones, (c,), jnp.float32)[None, :]
+        gain = self.param("scale", self.scale_init, (c,), jnp.float32)[None, :]
         bias = self.param("bias", zeros, (c,), jnp.float32)[None, :]
         if modulation is not None:
             scale, shift = (island(m) for m in modulation)

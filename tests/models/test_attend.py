@@ -45,6 +45,24 @@ def test_answer_and_gradient_are_those_of_a_plain_softmax(keep):
         np.testing.assert_allclose(ours, reference, atol=1e-5)
 
 
+@pytest.mark.parametrize("keep", [None, KEEP], ids=["all", "mask"])
+def test_a_causal_token_reads_the_tokens_up_to_it(keep):
+    """Token i alone, against the first i + 1 of the source."""
+    (k, v), q = arrays()[1:], 3 * normal(4, 2, 6, 3, 8)
+    y = jax.jit(lambda: attend(q, k, v, keep, causal=True))()
+    for i in range(6):
+        if keep is not None and not keep[:, : i + 1].any(1).all():
+            continue
+        told = None if keep is None else keep[:, : i + 1]
+        one = plain(q[:, i : i + 1], k[:, : i + 1], v[:, : i + 1], told)
+        np.testing.assert_allclose(y[:, i : i + 1], one, atol=1e-5)
+
+
+def test_causal_attention_of_other_lengths_is_refused():
+    with pytest.raises(ValueError, match="q has 4 and k 6"):
+        attend(*arrays(), causal=True)
+
+
 def test_it_can_be_differentiated_forwards():
     """The probability flow's divergence and score matching do."""
     moved = tuple(normal(4 + i, *x.shape) for i, x in enumerate(arrays()))
@@ -125,17 +143,19 @@ def test_a_device_that_was_chosen_is_the_one_that_decides():
 def test_half_precision_goes_to_cudnn_where_it_is_faster(monkeypatch):
     asked = []
 
-    def fused(q, k, v, implementation):
-        asked.append(implementation)
+    def fused(q, k, v, is_causal, implementation):
+        asked.append((implementation, is_causal))
         return q
 
     monkeypatch.setattr(module, "default_device", lambda: H100)
     monkeypatch.setattr(jax.nn, "dot_product_attention", fused)
+    q, *_ = arrays(jnp.bfloat16)
     attend(*arrays(jnp.bfloat16))
+    attend(q, q, q, causal=True)
     attend(*arrays())
     attend(*arrays(jnp.bfloat16), KEEP)
     attend(*arrays(jnp.bfloat16), implementation="xla")
-    assert asked == ["cudnn"]
+    assert asked == [("cudnn", False), ("cudnn", True)]
 
 
 def test_the_users_word_goes_first(monkeypatch):

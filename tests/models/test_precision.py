@@ -10,7 +10,15 @@ import numpy as np
 import pytest
 from jax.extend import core
 
-from diffusion_jax.models import LayoutEncoder, TextEncoder, UNet
+from diffusion_jax.models import (
+    CLIP,
+    LayoutEncoder,
+    ModifiedResNet,
+    TextEncoder,
+    TextTransformer,
+    UNet,
+    VisionTransformer,
+)
 from diffusion_jax.models.dit import DiT
 from diffusion_jax.models.layers import PooledDown
 from diffusion_jax.models.precision import island, product
@@ -28,6 +36,10 @@ TOLD = Condition(
 UNET = UNet(3, 8, (1, 2), 1, (4,), head_channels=8, modulate=True, dropout=0.1, dtype=HALF)
 TEXT = TextEncoder(vocabulary=7, width=16, layers=1, heads=2, length=4, dtype=HALF)
 LAYOUT = LayoutEncoder(classes=2, width=16, layers=1, heads=2, dtype=HALF)
+VISION = VisionTransformer(8, 16, 2, 2, 4, 8, remat="dots", dtype=HALF)
+CAPTIONS = TextTransformer(8, 7, 4, 16, 2, 2, 0, dtype=HALF)
+RESNET = ModifiedResNet(8, (1, 1), 8, 2, 8, dtype=HALF)
+PAIRS = (X, jnp.zeros((2, 4), jnp.int32))
 PICTURES = (X, T, TOLD)
 NETWORKS = {
     "unet": (UNET, PICTURES),
@@ -35,6 +47,8 @@ NETWORKS = {
     "dit": (DiT(3, 8, 2, 16, 2, 2, dtype=HALF), PICTURES),
     "dit_remat": (DiT(3, 8, 2, 16, 2, 2, remat="full", dtype=HALF), PICTURES),
     "text": (TEXT, (Condition(tokens=jnp.zeros((2, 4), jnp.int32)),)),
+    "clip": (CLIP(VISION, CAPTIONS), PAIRS),
+    "clip_resnet": (CLIP(RESNET, CAPTIONS), PAIRS),
     "layout": (LAYOUT, (Condition(tokens=jnp.zeros((2, 4, 6))),)),
 }
 
