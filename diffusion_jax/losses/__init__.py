@@ -1,6 +1,12 @@
 """Losses: (params, extra, key, batch) -> (loss, (metrics, extra))."""
 
 from diffusion_jax.losses.classification import classification_loss
+from diffusion_jax.losses.contrastive import (
+    Pairs,
+    contrastive_loss,
+    sigmoid_objective,
+    softmax_objective,
+)
 from diffusion_jax.losses.denoising import (
     averaged,
     denoising_loss,
@@ -45,6 +51,7 @@ __all__ = [
     "EDMWeighting",
     "History",
     "MinSNR",
+    "Pairs",
     "SigmoidWeighting",
     "SoftScore",
     "absolute",
@@ -53,6 +60,7 @@ __all__ = [
     "averaged",
     "classification_loss",
     "constant",
+    "contrastive_loss",
     "denoising_loss",
     "denoising_score_matching",
     "denoising_terms",
@@ -63,9 +71,11 @@ __all__ = [
     "importance_sampled",
     "init_history",
     "restoration_loss",
+    "sigmoid_objective",
     "simple",
     "sliced_score_matching",
     "sliced_score_matching_vr",
+    "softmax_objective",
     "variational_terms",
     "vdm_loss",
 ]
