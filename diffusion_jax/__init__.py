@@ -11,6 +11,13 @@ from diffusion_jax.classifier_guidance import (
     classifier_guided,
     guided_by,
 )
+from diffusion_jax.clip_guidance import (
+    clip_guided,
+    clip_similarity,
+    noised_clip_guided,
+    noised_clip_similarity,
+    on_clipped,
+)
 from diffusion_jax.conditions import (
     drop_condition,
 )
@@ -291,6 +298,8 @@ __all__ = [
     "classifier_free_fused",
     "classifier_guided",
     "clip",
+    "clip_guided",
+    "clip_similarity",
     "clip_x0_only",
     "composed",
     "composed_fused",
@@ -332,6 +341,9 @@ __all__ = [
     "linspace",
     "log_snr",
     "midpoint",
+    "noised_clip_guided",
+    "noised_clip_similarity",
+    "on_clipped",
     "posterior",
     "precondition",
     "probability_flow",
