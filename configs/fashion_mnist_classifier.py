@@ -17,7 +17,7 @@ from diffusion_jax.models import (
     from_linen,
     with_time,
 )
-from diffusion_jax.training.experiment import Task, adam, classification
+from diffusion_jax.training.task import NoisyTask, adam, classification
 
 
 def recipe(
@@ -28,7 +28,7 @@ def recipe(
     channels: int = 16,
     ema_decay: float = 0.999,
     accumulate: int = 1,
-) -> Task:
+) -> NoisyTask:
     """The class of a noisy Fashion-MNIST picture, for classifier guidance.
 
     Args:
@@ -50,7 +50,7 @@ def recipe(
         modulate=True,
         time_features=Sinusoidal(64),
     )
-    return Task(
+    return NoisyTask(
         source=functools.partial(tfds_in_memory, "fashion_mnist"),
         image_shape=(28, 28, 1),
         model=with_time(from_linen(network), lambda t: 1000.0 * t),

@@ -27,7 +27,7 @@ from diffusion_jax.training import ahead_report as report
 from diffusion_jax.training.ahead_report import Compiled
 from diffusion_jax.training.chips import chip_of
 from diffusion_jax.training.costs import cost_of
-from diffusion_jax.training.experiment import Experiment, Task
+from diffusion_jax.training.experiment import Experiment
 from diffusion_jax.training.flops import count_flops
 from diffusion_jax.training.hlo import parse
 from diffusion_jax.training.loop import Options, first_state
@@ -36,11 +36,11 @@ from diffusion_jax.training.sharding import (
     abstract_like,
     batch_parts,
     batched,
-    bytes_a_device,
     check_divides,
     tree_bytes,
 )
 from diffusion_jax.training.step import make_step
+from diffusion_jax.training.task import Task
 
 # libtpu reads these when it is loaded: nothing is asked of the network, little is said, and others
 # may compile at the same time.
@@ -161,12 +161,7 @@ def memory_asked(message: str) -> int | None:
 
 def abstract_batch(task: Task, mesh: Mesh) -> dict[str, Any]:
     """A batch as `device_batches` would put it on this mesh; of data with labels, if unused."""
-    shape = (task.batch_size, *task.image_shape)
-    blank = jax.eval_shape(lambda: task.conditioning.blank(shape))
-    told = {name: blank[name] for name in task.conditioning.features if name != "image"}
-    image = jax.ShapeDtypeStruct(shape, jnp.float32)
-    label = jax.ShapeDtypeStruct(shape[:1], jnp.int32)
-    return _abstract({"image": image, "label": label, **told}, batched(mesh))
+    return _abstract(jax.eval_shape(lambda: task.blank(task.batch_size)), batched(mesh))
 
 
 def _key() -> Any:
@@ -179,7 +174,7 @@ def _abstract(tree: Any, sharding: Any = None) -> Any:
     )
 
 
-def _blank_source(task: Task, split: str, data_dir: Path | None) -> Source:
+def _blank_source(task: Experiment, split: str, data_dir: Path | None) -> Source:
     """Black pictures, where sampling starts from data: only their shape is compiled."""
     count = 1024
     classes = getattr(task.conditioning, "classes", 0)
@@ -204,13 +199,13 @@ def compile_for(topology: str, task: Task, options: Options) -> None:
     jax.config.update("jax_platforms", "cpu")  # the compiler needs no TPU, and JAX no other device
     devices = topology_devices(topology)
     start = functools.partial(first_state, task, task.optimizer(task.learning_rate))
-    state = jax.eval_shape(start, jax.random.key(0))
-    mesh = options.mesh.make(tree_bytes(state), devices, chip.usable)
+    whole = tree_bytes(jax.eval_shape(start, jax.random.key(0)))
+    mesh = options.mesh.make(whole, devices, chip.usable)
     check_divides(task.batch_size, batch_parts(mesh), parts=task.accumulate)
     task.check()
 
-    held = bytes_a_device(abstract_like(start, jax.random.key(0), mesh))
-    print(report.heading(topology, mesh, state, held), flush=True)
+    state = abstract_like(start, jax.random.key(0), mesh)
+    print(report.heading(topology, mesh, state), flush=True)
     step = compile_step(task, mesh)
     print(report.program("training step", step, chip, mesh, task.batch_size), flush=True)
     if isinstance(task, Experiment):

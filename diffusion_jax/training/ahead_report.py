@@ -5,16 +5,15 @@ else beside it. It uses the operations of the compiled text (`costs.py`), which 
 counted from shapes where nothing is computed twice; XLA's own count has a loop's body once.
 """
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 from jax.sharding import Mesh
 
 from diffusion_jax.training.chips import GIB, Chip, Roofline, roofline
 from diffusion_jax.training.costs import Cost
-from diffusion_jax.training.sharding import batch_parts, tree_bytes
+from diffusion_jax.training.plan import axes_of, in_units, size_of
+from diffusion_jax.training.sharding import batch_parts
 
 
 @dataclass(frozen=True)
@@ -37,22 +36,15 @@ class Compiled:
     seconds: float
 
 
-def heading(topology: str, mesh: Mesh, state: Any, held: int) -> str:
+def heading(topology: str, mesh: Mesh, state: Any) -> str:
     """The topology, its mesh, and the training state on it.
 
     Args:
         topology: such as "v5e:16x16".
         mesh: of its chips.
-        state: a `State` of shapes.
-        held: bytes of it on each chip.
+        state: a `State` of shapes, dtypes and shardings.
     """
-    axes = ", ".join(f"{name} {size}" for name, size in mesh.shape.items())
-    count = sum(math.prod(x.shape) for x in jax.tree.leaves(state.params))
-    return (
-        f"compiled for {topology}: {mesh.size} chips ({axes})\n"
-        f"{count / 1e6:,.1f} M parameters; the state is {amount(tree_bytes(state))}, "
-        f"{amount(held)} a chip"
-    )
+    return f"compiled for {topology}: {mesh.size} chips ({axes_of(mesh)})\n{size_of(state)}"
 
 
 def program(name: str, compiled: Compiled, chip: Chip, mesh: Mesh, batch_size: int) -> str:
@@ -69,7 +61,7 @@ def program(name: str, compiled: Compiled, chip: Chip, mesh: Mesh, batch_size: i
             f"  computes  {compiled.cost.flops / 1e12:.3g} TFLOP a chip; from shapes "
             f"{compiled.flops / mesh.size / 1e12:.3g}",
             f"  at least  {least.compute * 1e3:.3g} ms of products, {least.memory * 1e3:.3g} ms "
-            f"for {amount(compiled.cost.memory_bytes)} of memory traffic, "
+            f"for {in_units(compiled.cost.memory_bytes)}B of memory traffic, "
             f"{least.links * 1e3:.3g} ms of links: bound by {least.bound}",
             f"  at most   {batch_size / least.seconds:,.0f} examples a second, MFU "
             f"{mfu(compiled, chip, mesh, least):.1%}",
@@ -91,20 +83,8 @@ def fit(compiled: Compiled, chip: Chip) -> str:
 def sends(cost: Cost) -> str:
     """What leaves a chip, by kind of collective."""
     kinds = sorted(cost.collectives.items(), key=lambda item: -item[1].bytes)
-    listed = ", ".join(f"{s.count:,} {kind} {amount(s.bytes)}" for kind, s in kinds)
-    return f"{amount(cost.sent_bytes)} a chip" + (f": {listed}" if listed else "")
-
-
-def amount(count: float) -> str:
-    """Bytes in a unit that suits them.
-
-    >>> amount(1.785e9), amount(96400.0)
-    ('1.78 GB', '96.4 kB')
-    """
-    for scale, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
-        if count >= scale:
-            return f"{count / scale:.3g} {unit}"
-    return f"{count:.0f} bytes"
+    listed = ", ".join(f"{s.count:,} {kind} {in_units(s.bytes)}B" for kind, s in kinds)
+    return f"{in_units(cost.sent_bytes)}B a chip" + (f": {listed}" if listed else "")
 
 
 def bound(cost: Cost, chip: Chip) -> Roofline:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from diffusion_jax.training import checkpoints
 from diffusion_jax.training.distributed import speaks
-from diffusion_jax.training.experiment import Experiment
 from diffusion_jax.training.loop import Options, check_options, check_task, train
 from diffusion_jax.training.recipes import (
     Record,
@@ -85,10 +84,7 @@ def train_command(argv: Sequence[str]) -> None:
     train(experiment, options, run_dir)
     if not speaks():
         return
-    use = f"sample.py {run_dir}"
-    if not isinstance(experiment, Experiment):
-        use = f"sample.py OTHER_RUN --classifier {run_dir}"
-    print(f"{run_dir} is trained to step {experiment.steps}; python {use}")
+    print(f"{run_dir} is trained to step {experiment.steps}; python {experiment.use(run_dir)}")
 
 
 def check_continues(run_dir: Path, record: Record, recipe) -> None:

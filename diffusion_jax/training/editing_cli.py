@@ -1,21 +1,17 @@
-"""What sample.py's flags make of an experiment: guidance by a classifier, and edits of pictures."""
+"""What sample.py's flags make of an experiment: guidance in an interval, and edits of pictures."""
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 import jax
-import jax.numpy as jnp
 
-from diffusion_jax.classifier_guidance import class_log_probability, classifier_guided
 from diffusion_jax.data.images import read_png
 from diffusion_jax.editing import RePaint, repaint_grid
 from diffusion_jax.guidance import Conditioned, classifier_free_fused, extrapolate, rescaled, within
-from diffusion_jax.models.conditioning import Known
-from diffusion_jax.training.experiment import Experiment, Task
+from diffusion_jax.training.experiment import Experiment
 from diffusion_jax.training.known_cli import in_range
 from diffusion_jax.training.terminals import FromImage, FromNoise
-from diffusion_jax.types import Condition, Denoiser, Network, Scalar
+from diffusion_jax.types import Condition, Network, Scalar
 
 
 def guided_within(
@@ -77,54 +73,6 @@ def started_from(experiment: Experiment, path: Path, strength: float) -> Experim
         terminal=FromImage(picture, strength),
         grid=lambda steps: strength * whole(steps),
     )
-
-
-def check_same_pictures(experiment: Experiment, classifier: Task) -> None:
-    """Raises ValueError unless the classifier knows the model's pictures and noise."""
-    if classifier.image_shape != experiment.image_shape:
-        raise ValueError(
-            f"--classifier is for pictures of {classifier.image_shape}, and this model draws "
-            f"{experiment.image_shape}."
-        )
-    if classifier.process != experiment.process:
-        raise ValueError(
-            f"--classifier was trained on {classifier.process}, and this model is of "
-            f"{experiment.process}; its noise must be the same."
-        )
-
-
-def classified(experiment: Experiment, classifier: Task, params: Any, scale: Scalar) -> Experiment:
-    """The experiment that a noise-aware classifier steers to each example's label."""
-    check_same_pictures(experiment, classifier)
-
-    def logits(x: jax.Array, t: jax.Array) -> jax.Array:
-        return classifier.model.apply(params, x, t, Condition())
-
-    def steer(denoiser: Denoiser, process: Any, known: Known) -> Denoiser:
-        return classifier_guided(
-            denoiser, class_log_probability(logits, known["label"]), process, scale
-        )
-
-    return dataclasses.replace(experiment, steer=steer)
-
-
-def check_steers(classifier: Task, known: Known) -> None:
-    """Raises ValueError unless every picture has a label that the classifier knows."""
-    shape = (1, *classifier.image_shape)
-    answer = jax.eval_shape(
-        lambda key: classifier.model.apply(
-            classifier.init_params(key), jnp.zeros(shape), jnp.zeros(1), Condition()
-        ),
-        jax.random.key(0),
-    )
-    classes = answer.shape[1]
-    for label in known.get("label", [-1]):
-        if not 0 <= label < classes:
-            raise ValueError(
-                f"--classifier steers to labels 0..{classes - 1}, and "
-                f"{'none' if label == -1 else label} was asked for; name one with --label "
-                "(with --guidance 0 the classifier steers alone)."
-            )
 
 
 def check_starts_from_noise(experiment: Experiment, flag: str) -> None:

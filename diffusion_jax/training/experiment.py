@@ -1,28 +1,21 @@
-"""What a recipe puts together, real objects all of them, and what is derived from those.
-
-A `Task` is anything that the trainer trains; an `Experiment` is a diffusion model, which can
-be sampled from too.
-"""
+"""A diffusion model as a recipe puts it together, real objects all of them: a task (`task.py`)
+that can be sampled from too."""
 
 import dataclasses
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import optax
 
-from diffusion_jax.data import Augment, Source
 from diffusion_jax.denoisers import clip, denoiser_from
 from diffusion_jax.editing import Replacement
 from diffusion_jax.guidance import Conditioned, classifier_free_fused
 from diffusion_jax.losses import (
     absolute,
     averaged,
-    classification_loss,
     constant,
     denoising_loss,
     hybrid_terms,
@@ -30,21 +23,20 @@ from diffusion_jax.losses import (
 )
 from diffusion_jax.losses.denoising import Weighting
 from diffusion_jax.losses.restoration import Distance, Partner
-from diffusion_jax.models.conditioning import Conditioning, Known
+from diffusion_jax.models.conditioning import Known
 from diffusion_jax.random import white_noise
 from diffusion_jax.samplers import DDIM
 from diffusion_jax.schedules import Learned
-from diffusion_jax.timesteps import Stratified, Times, trailing
+from diffusion_jax.timesteps import trailing
 from diffusion_jax.training.optimizers import adam as adam  # recipes take it from here
+from diffusion_jax.training.task import NoisyTask
 from diffusion_jax.training.terminals import FromNoise, Terminal
 from diffusion_jax.types import (
     Condition,
     Denoiser,
-    Extra,
     GaussianProcess,
     Key,
     Loss,
-    Model,
     Network,
     Parameterization,
     Params,
@@ -112,80 +104,9 @@ def restoration(
     )
 
 
-def classification(task: "Task") -> Loss:
-    """The classification loss on a task's parts and its times, for a network of logits."""
-    return classification_loss(
-        task.model.apply, task.process, times=task.times, condition=task.conditioning
-    )
-
-
-def check_seed(seed: int, what: str = "seed") -> None:
-    """Raises ValueError for a seed that JAX would take for another one: it keeps 32 bits."""
-    if not 0 <= seed < 2**32:
-        raise ValueError(f"{what} is {seed}; it must be from 0 to {2**32 - 1}.")
-
-
 @dataclass(frozen=True, kw_only=True)
-class Task:
-    """What to train, on what, and how.
-
-    Attributes:
-        source: (split, data_dir) -> Source; splits "train" and "test".
-        image_shape: (h, w, c) of the pictures.
-        model: the network.
-        process: the forward process; where its schedule is trained, any `Learned` one.
-        conditioning: what the network is told of a picture, and how often training drops it.
-        learning_rate: step -> rate. `optimizer` is made from it, and continuing a run with
-            more steps is refused where it would have been another one before.
-        optimizer: learning rate -> transformation, with gradient clipping.
-        batch_size: examples a step, over all devices.
-        steps: to train.
-        seed: of the parameters, the order of the data and every draw.
-        make_loss: the loss from these parts.
-        init_extra: makes what that loss carries from step to step, such as
-            `lambda: init_history(1000)`; nothing by default.
-        times: where the loss draws t.
-        augment: of the training pictures.
-        ema_decay: of the averaged parameters, which sampling uses.
-        accumulate: micro-batches a step.
-        class_names: shown beside labels; empty is the numbers.
-    """
-
-    source: Callable[[str, Path | None], Source]
-    image_shape: tuple[int, int, int]
-    model: Model
-    process: Process
-    conditioning: Conditioning
-    learning_rate: optax.Schedule
-    optimizer: Callable[[optax.ScalarOrSchedule], optax.GradientTransformation]
-    batch_size: int
-    steps: int
-    seed: int = 0
-    make_loss: Callable[[Any], Loss]
-    init_extra: Callable[[], Extra] = tuple
-    times: Times = Stratified()
-    augment: Augment | None = None
-    ema_decay: float = 0.999
-    accumulate: int = 1
-    class_names: tuple[str, ...] = field(default=())
-
-    def init_params(self, key: Key) -> Params:
-        """Random parameters."""
-        shape = (1, *self.image_shape)
-        known = self.conditioning.condition(self.conditioning.blank(shape))
-        return self.model.init(key, jnp.zeros(shape), jnp.zeros((1,)), known)
-
-    def loss(self) -> Loss:
-        """What training minimises."""
-        return self.make_loss(self)
-
-    def check(self) -> None:
-        """Raises ValueError, before any work, for parts that don't go together."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Experiment(Task):
-    """A diffusion model: a `Task`, and how to sample from what it trains.
+class Experiment(NoisyTask):
+    """A diffusion model: a `NoisyTask`, and how to sample from what it trains.
 
     Attributes:
         parameterization: what the network predicts.
@@ -237,7 +158,11 @@ class Experiment(Task):
         process: Any = self.process
         return network, dataclasses.replace(process, schedule=learned)
 
+    def use(self, run_dir: Path) -> str:
+        return f"sample.py {run_dir}"
+
     def check(self) -> None:
+        super().check()
         self.terminal.check(self.process)
 
     def denoiser(

@@ -188,3 +188,9 @@ def as_flag(option: str) -> str:
 def in_range(levels: np.ndarray) -> np.ndarray:
     """Levels 0..255 to [-1, 1], float32; `to_uint8` gives them back exactly."""
     return (levels.astype(np.float32) / np.float32(127.5) - 1).astype(np.float32)
+
+
+def check_finite(flag: str, value: float) -> None:
+    """Raises ValueError for NaN, infinity, and what float32 would make infinite."""
+    if not abs(value) <= float(np.finfo(np.float32).max):
+        raise ValueError(f"{flag} is {value}; it must be a finite number of 32 bits.")

@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import math
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from jax.sharding import Mesh
 from diffusion_jax.data import DeviceBatch, Source, batches, local_rows, put_on_device, save_png
 from diffusion_jax.training import checkpoints
 from diffusion_jax.training.distributed import JobOptions, speaks, stops
-from diffusion_jax.training.experiment import Experiment, Task, check_seed
+from diffusion_jax.training.experiment import Experiment
 from diffusion_jax.training.flops import flops_of
 from diffusion_jax.training.metrics import NonFiniteLoss, Pending, Silent, Writer
 from diffusion_jax.training.plan import plan
@@ -35,8 +34,11 @@ from diffusion_jax.training.sharding import (
 from diffusion_jax.training.signals import Stopped
 from diffusion_jax.training.step import State, init_state, make_step
 from diffusion_jax.training.supervisor import heartbeat
+from diffusion_jax.training.task import Task
 from diffusion_jax.training.tracing import traced
 from diffusion_jax.types import Key
+
+LEAD = 2  # steps that the host has dispatched and the devices haven't done
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ def train(experiment: Task, options: Options, run_dir: Path, *, show: bool = Tru
     optimizer = experiment.optimizer(experiment.learning_rate)
     mesh, like = planned(experiment, optimizer, options.mesh)
     source = experiment.source("train", options.data_dir)
-    check_source(experiment, source)
+    experiment.check_source(source)
 
     folder = run_dir / "checkpoints"
     state, done = resume(experiment, optimizer, folder, like, show=show)
@@ -151,6 +153,7 @@ def train(experiment: Task, options: Options, run_dir: Path, *, show: bool = Tru
                 writer.say(plan(mesh, like, experiment.batch_size, flops))
             state, metrics = run_step(state, run_key, batch.arrays)
             pending.add(number, batch.index, metrics)
+            pending.keep_up(LEAD)
             writer.advance()
             beat(number)
 
@@ -222,7 +225,7 @@ def device_batches(
         start=start,
         rows=local_rows(batched(mesh), experiment.batch_size),
         augment=experiment.augment,
-        features=tuple(f for f in experiment.conditioning.features if f not in ("image", "label")),
+        features=experiment.features,
         threads=workers,
     )
     return put_on_device(host, batched(mesh))
@@ -231,31 +234,8 @@ def device_batches(
 def check_task(task: Task, options: Options) -> None:
     """Raises ValueError, before any work, for numbers out of range and parts that don't fit."""
     check_options(options)
-    for name in ("steps", "accumulate"):
-        if getattr(task, name) < 1:
-            raise ValueError(f"{name} is {getattr(task, name)}; it must be at least 1.")
-    check_divides(task.batch_size, batch_parts(options.mesh.make()), parts=task.accumulate)
-    check_seed(task.seed)
-    if not 0 <= task.ema_decay < 1:
-        raise ValueError(f"ema_decay is {task.ema_decay}; it must be at least 0 and less than 1.")
-    for step in (0, task.steps // 2, task.steps):
-        rate = float(task.learning_rate(step))
-        if not 0 <= rate < math.inf:
-            raise ValueError(f"the learning rate of step {step} is {rate:g}; it must be from 0 up.")
-    drop = task.conditioning.drop
-    if not 0 <= drop <= 1:
-        raise ValueError(f"conditions are dropped with probability {drop}; it is from 0 to 1.")
     task.check()
-
-
-def check_source(experiment: Task, source: Source) -> None:
-    """Raises ValueError unless the data are what the network is made for."""
-    if tuple(source.image_shape) != tuple(experiment.image_shape):
-        raise ValueError(
-            f"{source.name} has pictures of {source.image_shape}, and the recipe's network is "
-            f"for {experiment.image_shape}."
-        )
-    experiment.conditioning.check_source(source.name, source.classes)
+    check_divides(task.batch_size, batch_parts(options.mesh.make()), parts=task.accumulate)
 
 
 def check_options(options: Options) -> None:

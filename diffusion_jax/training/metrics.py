@@ -37,6 +37,15 @@ class Pending:
             leaf.copy_to_host_async()
         self._entries.append(Entry(step, records, values))
 
+    def keep_up(self, lead: int) -> None:
+        """Waits, without fetching, until no more than `lead` steps are still to be computed.
+
+        Without it the host would be ahead of the devices by all the steps between two looks, and
+        would notice a signal so many steps late.
+        """
+        if len(self._entries) > lead:
+            jax.block_until_ready(self._entries[-1 - lead].values)
+
     def collect(self, through: int) -> dict[str, float]:
         """Fetches the steps up to `through`, and returns their means.
 

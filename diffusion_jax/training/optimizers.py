@@ -17,13 +17,19 @@ def adam(
 
 
 def adamw(
-    learning_rate: optax.ScalarOrSchedule, clip_norm: float = 1.0, weight_decay: float = 0.01
+    learning_rate: optax.ScalarOrSchedule,
+    clip_norm: float = 1.0,
+    weight_decay: float = 0.01,
+    b2: float = 0.999,
+    epsilon: float = 1e-8,
 ) -> optax.GradientTransformation:
     """Adam whose weights of two or more axes also shrink, by learning rate * weight_decay a step.
 
     Source: Loshchilov & Hutter 2019 (arXiv:1711.05101).
     """
-    decayed = optax.adamw(learning_rate, weight_decay=weight_decay, mask=_matrices)
+    decayed = optax.adamw(
+        learning_rate, b2=b2, eps=epsilon, weight_decay=weight_decay, mask=_matrices
+    )
     return optax.chain(optax.clip_by_global_norm(clip_norm), decayed)
 
 
@@ -58,6 +64,16 @@ def adafactor(
         dtype_momentum=jnp.bfloat16,
     )
     return optax.chain(optax.clip_by_global_norm(clip_norm), factored)
+
+
+def warmed_up_cosine(peak: float, steps: int, warmup: int = 100) -> optax.Schedule:
+    """From 0 to the peak in `warmup` steps (a tenth of all at most), then to 0 as a cosine.
+
+    >>> rate = warmed_up_cosine(1e-3, 1000)
+    >>> [round(float(rate(step)), 6) for step in (0, 50, 100, 550, 1000)]
+    [0.0, 0.0005, 0.001, 0.0005, 0.0]
+    """
+    return optax.warmup_cosine_decay_schedule(0.0, peak, min(warmup, steps // 10), steps)
 
 
 def _matrices(params: optax.Params) -> optax.Params:

@@ -7,13 +7,14 @@ import importlib.metadata
 import importlib.util
 import inspect
 import json
+import os
 import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args, get_type_hints
 
 from diffusion_jax.data.files import write_atomically
-from diffusion_jax.training.experiment import Task
+from diffusion_jax.training.task import Task
 
 Recipe = Callable[..., Task]
 _PACKAGES = ("diffusion_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
@@ -96,7 +97,8 @@ class Record:
     @classmethod
     def of(cls, path: Path, arguments: dict[str, Any]) -> "Record":
         name = path.stem if path.parent == Path("configs") else str(path)
-        plain = json.loads(json.dumps(arguments))  # tuples as the file will give them back
+        # Tuples and paths as the file will give them back.
+        plain = json.loads(json.dumps(arguments, default=os.fspath))
         versions = {p: importlib.metadata.version(p) for p in _PACKAGES if _installed(p)}
         return cls(name, plain, versions, _commit())
 
@@ -144,7 +146,17 @@ def build(recipe: Recipe, arguments: dict[str, Any], name: str) -> Task:
         raise ValueError(
             f"the recipe {name} has no argument {unknown[0]!r}, which this run was made with."
         )
-    return recipe(**{k: tuple(v) if isinstance(v, list) else v for k, v in arguments.items()})
+    hints = get_type_hints(recipe)
+    return recipe(**{k: _as_was(v, hints.get(k)) for k, v in arguments.items()})
+
+
+def _as_was(value: Any, hint: Any) -> Any:
+    """A value of JSON as the recipe takes it: lists are tuples, and strings may be paths."""
+    if isinstance(value, list):
+        return tuple(value)
+    if isinstance(value, str) and Path in (hint, *get_args(hint)):
+        return Path(value)
+    return value
 
 
 def differences(old: Record, new: Record) -> dict[str, tuple[Any, Any]]:

@@ -7,9 +7,10 @@ import jax
 from jax.sharding import Mesh
 
 from diffusion_jax.training import checkpoints
-from diffusion_jax.training.experiment import Experiment, Task
+from diffusion_jax.training.experiment import Experiment
 from diffusion_jax.training.recipes import Record, build, find_recipe, load_recipe
 from diffusion_jax.training.sharding import abstract_like, data_mesh
+from diffusion_jax.training.task import Task
 from diffusion_jax.types import Params
 
 
@@ -22,8 +23,8 @@ def load_experiment(run_dir: Path, recipe: Path | None = None) -> Experiment:
     task = load_task(run_dir, recipe)
     if not isinstance(task, Experiment):
         raise ValueError(
-            f"{run_dir} holds a classifier, which draws no pictures; name it with --classifier "
-            "where another run is sampled."
+            f"{run_dir} holds no diffusion model, so it draws no pictures; it's for "
+            f"python {task.use(run_dir)}"
         )
     return task
 

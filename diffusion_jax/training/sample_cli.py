@@ -9,24 +9,20 @@ from typing import Annotated, Literal
 
 import numpy as np
 import tyro
-from jax.sharding import Mesh
 from tqdm import tqdm
 
 from diffusion_jax.data import grid, save_png, to_uint8
 from diffusion_jax.data.files import write_atomically
 from diffusion_jax.models.conditioning import Known
 from diffusion_jax.training.editing_cli import (
-    check_same_pictures,
     check_starts_from_noise,
-    check_steers,
-    classified,
     guided_within,
     repainted,
     started_from,
 )
-from diffusion_jax.training.experiment import Experiment, check_seed
-from diffusion_jax.training.known_cli import Told, as_flag, known_from
-from diffusion_jax.training.runs import load_experiment, load_params, load_task
+from diffusion_jax.training.experiment import Experiment
+from diffusion_jax.training.known_cli import Told, as_flag, check_finite, known_from
+from diffusion_jax.training.runs import load_experiment, load_params
 from diffusion_jax.training.sampler_cli import (
     GridName,
     SamplerName,
@@ -41,6 +37,8 @@ from diffusion_jax.training.sampling import (
 )
 from diffusion_jax.training.sharding import MeshOptions, batch_parts, check_divides
 from diffusion_jax.training.signals import noted_signals
+from diffusion_jax.training.steering_cli import Steering
+from diffusion_jax.training.task import check_seed
 from diffusion_jax.types import Params, Process, Sampler
 
 ADJUSTS = ("eta", "order", "variance", "churn", "delta")  # flags of some samplers
@@ -89,10 +87,8 @@ class SampleOptions:
     """how much of --init-image is forgotten: 0 nothing, 1 all (0.6)"""
     resamples: int | None = None
     """how often --inpaint walks each stretch again, RePaint's r (1: replacement alone)"""
-    classifier: Path | None = None
-    """run folder of a noise-aware classifier that steers to the label"""
-    classifier_scale: float | None = None
-    """of the classifier's gradient (1)"""
+    steering: Annotated[Steering, tyro.conf.arg(name="")] = Steering()
+    """what steers beside the model"""
     weights: Literal["ema", "raw"] = "ema"
     """averaged or raw parameters"""
     step: int | Literal["best"] | None = None
@@ -121,6 +117,7 @@ def sample_command(argv: Sequence[str]) -> None:
     sampler = choose_sampler(experiment, options.sampler, flags)
     steps = choose_steps(experiment, options)
     check_belongs(options, guidance)
+    options.steering.check()
     edited(experiment, options, experiment.process).grid(steps)  # refuses before any work
     known = known_from(experiment, options.num, options.told, options.data_dir)
     mesh = options.mesh.make()
@@ -130,8 +127,7 @@ def sample_command(argv: Sequence[str]) -> None:
     if options.npz and options.npz.resolve() == options.out.resolve():
         raise ValueError(f"--out and --npz are both {options.out}; one would replace the other.")
 
-    if options.classifier:
-        experiment = steered(experiment, options, known, mesh)
+    experiment = options.steering.steered(experiment, known, mesh, options.data_dir)
     check_known(experiment, known, guidance)
     params = load_params(experiment, options.run_dir, options.weights, options.step, mesh)
     _, process = experiment.parts(params)
@@ -165,22 +161,14 @@ def check_numbers(options: SampleOptions, guidance: float) -> None:
     check_seed(options.seed, "--seed")
 
 
-def check_finite(flag: str, value: float) -> None:
-    """Raises ValueError for NaN, infinity, and what float32 would make infinite."""
-    if not abs(value) <= float(np.finfo(np.float32).max):
-        raise ValueError(f"{flag} is {value}; it must be a finite number of 32 bits.")
-
-
 def check_belongs(options: SampleOptions, guidance: float) -> None:
     """Raises ValueError for a flag whose owner isn't there."""
     owners = {
-        "strength": options.init_image,
-        "resamples": options.told.inpaint,
-        "classifier_scale": options.classifier,
+        "strength": (options.init_image, "--init-image"),
+        "resamples": (options.told.inpaint, "--inpaint"),
     }
-    for name, owner in owners.items():
+    for name, (owner, flag) in owners.items():
         if getattr(options, name) is not None and owner is None:
-            flag = {"strength": "--init-image", "resamples": "--inpaint"}.get(name, "--classifier")
             raise ValueError(f"{as_flag(name)} was given, but it belongs to {flag}.")
     for name in ("interval", "rescale"):
         if getattr(options, name) is not None and guidance == 1.0:
@@ -204,23 +192,6 @@ def edited(experiment: Experiment, options: SampleOptions, process: Process) -> 
     if options.resamples is not None:
         experiment = repainted(experiment, options.resamples)
     return experiment
-
-
-def steered(experiment: Experiment, options: SampleOptions, known: Known, mesh: Mesh) -> Experiment:
-    """The experiment with --classifier."""
-    assert options.classifier is not None
-    classifier = load_task(options.classifier)
-    scale = 1.0 if options.classifier_scale is None else options.classifier_scale
-    check_finite("--classifier-scale", scale)
-    if isinstance(classifier, Experiment):
-        raise ValueError(
-            f"--classifier {options.classifier} draws pictures; it must be a classifier, such as "
-            "configs/fashion_mnist_classifier.py trains."
-        )
-    check_same_pictures(experiment, classifier)
-    check_steers(classifier, known)
-    params = load_params(classifier, options.classifier, "ema", None, mesh)
-    return classified(experiment, classifier, params, scale)
 
 
 def choose_steps(experiment: Experiment, options: SampleOptions) -> int:

@@ -1,6 +1,7 @@
 """Checkpoints written beside the training: the devices go on while a thread writes."""
 
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,21 +76,19 @@ def copied(state: Any) -> Any:
 
     Leaves keep their cuts. Nothing moves between processes.
     """
-    return jax.tree.map(_copied, state)
-
-
-def _copied(x: Any) -> Any:
-    if not isinstance(x, jax.Array):
-        return np.array(x)
     kinds = {memory.kind for memory in jax.local_devices()[0].addressable_memories()}
     kind = "pinned_host" if "pinned_host" in kinds else None
-    away = x.sharding.with_memory_kind(kind) if kind else x.sharding
-    parts = [
-        jax.device_put(
-            shard.data,
-            jax.sharding.SingleDeviceSharding(shard.device, memory_kind=kind),
-            may_alias=False,
-        )
-        for shard in x.addressable_shards
-    ]
-    return jax.make_array_from_single_device_arrays(x.shape, away, parts)
+    leaves, tree = jax.tree.flatten(state)
+    shards = [x.addressable_shards if isinstance(x, jax.Array) else [] for x in leaves]
+    flat = [shard for parts in shards for shard in parts]
+    there = [jax.sharding.SingleDeviceSharding(s.device, memory_kind=kind) for s in flat]
+    copies = iter(jax.device_put([s.data for s in flat], there, may_alias=False))
+
+    def whole(x: Any, parts: Sequence[Any]) -> Any:
+        if not isinstance(x, jax.Array):
+            return np.array(x)
+        away = x.sharding.with_memory_kind(kind) if kind else x.sharding
+        own = [next(copies) for _ in parts]
+        return jax.make_array_from_single_device_arrays(x.shape, away, own)
+
+    return jax.tree.unflatten(tree, [whole(*one) for one in zip(leaves, shards, strict=True)])

@@ -39,10 +39,8 @@ def make_mesh(
     Raises:
         ValueError: there aren't so many devices, or they don't make such a mesh.
     """
-    found = jax.devices() if devices is None or isinstance(devices, int) else list(devices)
-    count = devices if isinstance(devices, int) else len(found)
-    if not 1 <= count <= len(found):
-        raise ValueError(f"{count} devices were asked for, and this machine has {len(found)}.")
+    found = _first(jax.devices(), devices) if not isinstance(devices, Sequence) else devices
+    count = len(found)
     for name, size in {"data": data, "fsdp": fsdp, "tensor": tensor}.items():
         if size is not None and size < 1:
             raise ValueError(f"{name} is {size}; it must be at least 1.")
@@ -52,7 +50,7 @@ def make_mesh(
         asked = f"data {'as many as fit' if data is None else data}, fsdp {fsdp}, tensor {tensor}"
         raise ValueError(f"{count} device(s) don't make a mesh of {asked}.")
     return Mesh(
-        _laid(np.array(found[:count]), (copies, fsdp, tensor)),
+        _laid(np.array(found), (copies, fsdp, tensor)),
         AXES,
         axis_types=(AxisType.Auto,) * 3,
     )
@@ -85,19 +83,22 @@ class MeshOptions:
             found: devices to choose from, `jax.devices()` by default.
             memory: bytes of one, which it is asked for by default.
         """
-        found = jax.devices() if found is None else list(found)
-        count = len(found) if self.devices is None else self.devices
+        used = _first(jax.devices() if found is None else found, self.devices)
         fsdp = self.fsdp
         if fsdp is None:
             if memory is None and self.data is None:
                 memory = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
-            used = min(count, len(found))
-            fsdp = parts_that_fit(state_bytes, memory, used // max(1, self.tensor))
+            fsdp = parts_that_fit(state_bytes, memory, len(used) // max(1, self.tensor))
             if self.data:
-                fsdp = max(1, used // max(1, self.data * self.tensor))
-        if not 1 <= count <= len(found):
-            raise ValueError(f"{count} devices were asked for, and there are {len(found)}.")
-        return make_mesh(self.data, fsdp, self.tensor, found[:count])
+                fsdp = max(1, len(used) // max(1, self.data * self.tensor))
+        return make_mesh(self.data, fsdp, self.tensor, used)
+
+
+def _first(found: Sequence[Any], count: int | None) -> list[Any]:
+    """The first devices; all where no number is given."""
+    if count is not None and not 1 <= count <= len(found):
+        raise ValueError(f"{count} devices were asked for, and there are {len(found)}.")
+    return list(found[:count])
 
 
 def parts_that_fit(state_bytes: int, memory: int | None, devices: int) -> int:

@@ -7,6 +7,7 @@ hosts each has its own supervisor: when one process dies, JAX ends the others, a
 
 import contextlib
 import errno
+import io
 import os
 import select
 import signal
@@ -121,17 +122,25 @@ def _live(command: Sequence[str], silence: float) -> tuple[Life, bool]:
         os.close(writing)
         step, hung, heard = None, False, time.monotonic()
         while child.poll() is None:
-            if select.select([beats], [], [], 0.2)[0]:
-                lines = beats.read(1 << 16).splitlines()
-                step = int(lines[-1]) if lines else step
-                heard = time.monotonic()
+            if lines := _lines(beats, 0.2):
+                step, heard = int(lines[-1]), time.monotonic()
             elif time.monotonic() - heard > silence:
                 hung = True
                 child.kill()
                 child.wait()
-        while select.select([beats], [], [], 0)[0] and (rest := beats.read(1 << 16).splitlines()):
+        while rest := _lines(beats, 0.0):
             step = int(rest[-1])
         return Life(child.wait(), step, hung), asked()
+
+
+def _lines(pipe: io.FileIO, seconds: float) -> list[bytes]:
+    """What a pipe has to say within so many seconds; where its end was closed, they are waited."""
+    if not select.select([pipe], [], [], seconds)[0]:
+        return []
+    lines = pipe.read(1 << 16).splitlines()
+    if not lines:
+        time.sleep(seconds)
+    return lines
 
 
 @contextlib.contextmanager

@@ -13,12 +13,14 @@ import pytest
 import diffusion_jax as dj
 from diffusion_jax.data import SHAPES_WORDS, save_png
 from diffusion_jax.models import ClassLabels, from_linen
+from diffusion_jax.models.clip import CLIP, TextTransformer, VisionTransformer
 from diffusion_jax.training import known_cli, sample_cli
-from diffusion_jax.training.editing_cli import check_steers, classified
+from diffusion_jax.training.contrastive import image_encoder, text_encoder
 from diffusion_jax.training.known_cli import Told, known_from
 from diffusion_jax.training.recipes import load_recipe
 from diffusion_jax.training.sample_cli import sample_command
 from diffusion_jax.training.sampling import check_known
+from diffusion_jax.training.steering_cli import check_clip, check_steers, classified, told_by_clip
 from tests.training import toy
 from tests.training.toy import fails
 
@@ -202,7 +204,12 @@ def test_variations_of_a_picture_differ(pictures):
         ("--interval 0.2 0.8 --guidance 1", "--interval was given, but gamma is 1"),
         ("--rescale 0.5 --guidance 1", "--rescale was given, but gamma is 1"),
         ("--label 99999999999", "--label 99999999999 is out of range"),
-        ("--classifier runs/toy", "--classifier runs/toy draws pictures"),
+        ("--clip-text cat", "--clip-text was given, but it belongs to --clip"),
+        ("--clip-scale 2", "--clip-scale was given, but it belongs to --clip"),
+        ("--clip runs/toy", "--clip needs a text: --clip-text"),
+        ("--clip runs/toy --clip-text cat", "--clip runs/toy is no CLIP"),
+        ("--clip runs/toy --clip-text cat --classifier runs/toy", "both steer"),
+        ("--classifier runs/toy", "--classifier runs/toy is no classifier"),
         ("--guidance nan", "--guidance is nan; it must be a finite number of 32 bits"),
         ("--guidance 1e39", "--guidance is 1e+39; it must be a finite number of 32 bits"),
         ("--seed -1", "--seed is -1; it must be from 0 to 4294967295"),
@@ -291,3 +298,41 @@ def test_guidance_may_be_kept_to_an_interval_and_rescaled(pictures):
     np.testing.assert_allclose(drawn(never), drawn("--label 2 --guidance 1"), atol=1e-5)
     whole, tame = drawn("--label 2 --guidance 5"), drawn("--label 2 --guidance 5 --rescale 1")
     assert np.abs(whole - tame).max() > 1e-3
+
+
+def small_clip(process):
+    """An untrained CLIP of the toy's pictures."""
+    image = VisionTransformer(
+        8, 16, layers=1, heads=1, patch=2, image_size=4, mean=(0.5,), std=(0.5,)
+    )
+    task = load_recipe(CONFIGS / "shapes_clip.py")(width=32, layers=1)
+    clip = CLIP(image, TextTransformer(8, 32, task.length, 16, layers=1, heads=1, end=2))
+    return dataclasses.replace(task, image_shape=(4, 4, 1), clip=clip, process=process)
+
+
+@pytest.mark.parametrize("noised", [False, True])
+def test_a_clip_steers_to_its_text(noised):
+    experiment = toy.recipe()
+    params = experiment.init_params(jax.random.key(0))
+    clip = small_clip(experiment.process if noised else None)
+    check_clip(experiment, clip)
+    own = jax.jit(clip.init_params)(jax.random.key(1))
+    text = text_encoder(clip, own)(["a red cube"])[0]
+    x = jax.random.normal(jax.random.key(2), (4, 4, 4, 1))
+
+    def similarity(scale):
+        steered = told_by_clip(experiment, clip, own, text, scale)
+        known = {"label": jnp.full((4,), -1)}
+        x0 = steered.denoiser(params, known, None)(x, jnp.full((4,), 0.5)).x0
+        return float((image_encoder(clip, own)(x0) @ text).mean())
+
+    away, plain, towards = (similarity(scale) for scale in (-3.0, 0.0, 3.0))
+    assert away < plain < towards
+
+
+def test_a_clip_of_other_pictures_or_noise_is_refused():
+    clip = small_clip(dj.Gaussian(dj.Rectified()))
+    with pytest.raises(ValueError, match="its noise must be the same, or none"):
+        check_clip(toy.recipe(), clip)
+    with pytest.raises(ValueError, match=r"--clip is for pictures of \(8, 8, 1\)"):
+        check_clip(toy.recipe(), dataclasses.replace(clip, image_shape=(8, 8, 1)))

@@ -5,12 +5,14 @@ import json
 import os
 import signal
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from diffusion_jax.models import ClassLabels
 from diffusion_jax.training import checkpoints, loop
+from diffusion_jax.training.experiment import denoising
 from diffusion_jax.training.loop import Options, train
 from diffusion_jax.training.metrics import NonFiniteLoss
 from diffusion_jax.training.signals import Stopped
@@ -74,6 +76,31 @@ def test_a_signal_saves_and_ends(tmp_path, number, monkeypatch):
     monkeypatch.setattr(loop, "device_batches", original)
     assert toy.equal(whole, go(tmp_path / "run", steps=6))
     assert signal.getsignal(number) is not None
+
+
+def test_the_host_is_few_steps_ahead_of_the_devices(tmp_path, monkeypatch):
+    """Else a signal would be noticed long after it came, and a heartbeat tell of the future."""
+    ahead = []
+
+    class Watched(loop.Pending):
+        def keep_up(self, lead):
+            super().keep_up(lead)
+            ahead.append(sum(not entry.values["loss"].is_ready() for entry in self._entries))
+
+    def slow(experiment):
+        loss = denoising(experiment)
+
+        def slowly(params, extra, key, batch):
+            value, (metrics, extra) = loss(params, extra, key, batch)
+            x = jax.lax.fori_loop(0, 40, lambda _, x: x @ x / 400.0, jnp.ones((400, 400)))
+            return value, ({**metrics, "loss": value + 0 * x[0, 0]}, extra)
+
+        return slowly
+
+    monkeypatch.setattr(loop, "Pending", Watched)
+    options = dataclasses.replace(OPTIONS, log_every=100, checkpoint_every=100)
+    go(tmp_path / "run", options, dataclasses.replace(toy.recipe(steps=20), make_loss=slow))
+    assert len(ahead) == 20 and 0 < max(ahead) <= loop.LEAD
 
 
 def test_non_finite_loss_names_step_records_and_checkpoint(tmp_path):

@@ -1,0 +1,165 @@
+"""What the trainer trains: a source, parameters, a loss, an optimizer, and how long.
+
+`NoisyTask` is a network that reads noisy pictures, such as a classifier or, in `experiment.py`, a
+diffusion model; `contrastive.py` has pictures and their captions.
+"""
+
+import abc
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import optax
+
+from diffusion_jax.data import Augment, Source
+from diffusion_jax.losses import classification_loss
+from diffusion_jax.models.conditioning import Conditioning
+from diffusion_jax.timesteps import Stratified, Times
+from diffusion_jax.training.optimizers import adam as adam  # recipes take it from here
+from diffusion_jax.types import Extra, Key, Loss, Model, Params, Process
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task(abc.ABC):
+    """What to train, on what, and how.
+
+    Attributes:
+        source: (split, data_dir) -> Source; splits "train" and "test".
+        image_shape: (h, w, c) of the pictures.
+        learning_rate: step -> rate. `optimizer` is made from it, and continuing a run with
+            more steps is refused where it would have been another one before.
+        optimizer: learning rate -> transformation, with gradient clipping.
+        batch_size: examples a step, over all devices.
+        steps: to train.
+        seed: of the parameters, the order of the data and every draw.
+        init_extra: makes what the loss carries from step to step, such as
+            `lambda: init_history(1000)`; nothing by default.
+        augment: of the training pictures.
+        ema_decay: of the averaged parameters, which sampling uses.
+        accumulate: micro-batches a step.
+        class_names: shown beside labels; empty is the numbers.
+    """
+
+    source: Callable[[str, Path | None], Source]
+    image_shape: tuple[int, int, int]
+    learning_rate: optax.Schedule
+    optimizer: Callable[[optax.ScalarOrSchedule], optax.GradientTransformation]
+    batch_size: int
+    steps: int
+    seed: int = 0
+    init_extra: Callable[[], Extra] = tuple
+    augment: Augment | None = None
+    ema_decay: float = 0.999
+    accumulate: int = 1
+    class_names: tuple[str, ...] = field(default=())
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """What batches hold beside image and label."""
+        return ()
+
+    @abc.abstractmethod
+    def init_params(self, key: Key) -> Params:
+        """Random parameters."""
+
+    @abc.abstractmethod
+    def loss(self) -> Loss:
+        """What training minimises."""
+
+    @abc.abstractmethod
+    def use(self, run_dir: Path) -> str:
+        """The command that does something with a trained run."""
+
+    def blank(self, batch_size: int) -> Mapping[str, Any]:
+        """A batch of zeros, of the shapes and dtypes that training has."""
+        image = jnp.zeros((batch_size, *self.image_shape))
+        return {"image": image, "label": jnp.zeros((batch_size,), jnp.int32)}
+
+    def check(self) -> None:
+        """Raises ValueError, before any work, for numbers out of range or parts that don't fit."""
+        for name in ("steps", "accumulate"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+        check_seed(self.seed)
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(
+                f"ema_decay is {self.ema_decay}; it must be at least 0 and less than 1."
+            )
+        for step in (0, self.steps // 2, self.steps):
+            rate = float(self.learning_rate(step))
+            if not 0 <= rate < math.inf:
+                raise ValueError(
+                    f"the learning rate of step {step} is {rate:g}; it must be from 0 up."
+                )
+
+    def check_source(self, source: Source) -> None:
+        """Raises ValueError unless the data are what the network is made for."""
+        if tuple(source.image_shape) != tuple(self.image_shape):
+            raise ValueError(
+                f"{source.name} has pictures of {source.image_shape}, and the recipe's network is "
+                f"for {self.image_shape}."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoisyTask(Task):
+    """A network of pictures that a process has corrupted, such as a noise-aware classifier.
+
+    Attributes:
+        model: the network.
+        process: the forward process; where its schedule is trained, any `Learned` one.
+        conditioning: what the network is told of a picture, and how often training drops it.
+        make_loss: the loss from these parts.
+        times: where the loss draws t.
+    """
+
+    model: Model
+    process: Process
+    conditioning: Conditioning
+    make_loss: Callable[[Any], Loss]
+    times: Times = Stratified()
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        return tuple(f for f in self.conditioning.features if f not in ("image", "label"))
+
+    def init_params(self, key: Key) -> Params:
+        shape = (1, *self.image_shape)
+        known = self.conditioning.condition(self.conditioning.blank(shape))
+        return self.model.init(key, jnp.zeros(shape), jnp.zeros((1,)), known)
+
+    def loss(self) -> Loss:
+        return self.make_loss(self)
+
+    def use(self, run_dir: Path) -> str:
+        return f"sample.py OTHER_RUN --classifier {run_dir}"
+
+    def blank(self, batch_size: int) -> Mapping[str, Any]:
+        told = self.conditioning.blank((batch_size, *self.image_shape))
+        return {**super().blank(batch_size), **{name: told[name] for name in self.features}}
+
+    def check(self) -> None:
+        super().check()
+        drop = self.conditioning.drop
+        if not 0 <= drop <= 1:
+            raise ValueError(f"conditions are dropped with probability {drop}; it is from 0 to 1.")
+
+    def check_source(self, source: Source) -> None:
+        super().check_source(source)
+        self.conditioning.check_source(source.name, source.classes)
+
+
+def classification(task: NoisyTask) -> Loss:
+    """The classification loss on a task's parts and its times, for a network of logits."""
+    return classification_loss(
+        task.model.apply, task.process, times=task.times, condition=task.conditioning
+    )
+
+
+def check_seed(seed: int, what: str = "seed") -> None:
+    """Raises ValueError for a seed that JAX would take for another one: it keeps 32 bits."""
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"{what} is {seed}; it must be from 0 to {2**32 - 1}.")
