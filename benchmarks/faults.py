@@ -15,95 +15,22 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, get_args
 
 import numpy as np
 import tyro
+from fault_campaign import ROOT, Campaign, Ended, Row
 
 from diffusion_jax.training import checkpoints, files
 from diffusion_jax.training.platform import set_xla_flags
 
-ROOT = Path(__file__).resolve().parents[1]
+Fault = Literal["batches", "disks", "damages", "stops", "stages", "kills"]
 STAGES = [
     *("kill:clear_leftovers:2", "kill:write_arrays:2", "after:write_arrays:2", "kill:add_up:2"),
     *("kill:inventory:2", "kill:commit:2", "kill:_sync_tree:2", "kill:rename:2", "after:rename:2"),
     *("after:commit:2", "kill:remove:1", "after:rename:4", "kill:discard:1", "after:discard:1"),
 ]
-
-
-class Ended(NamedTuple):
-    """A process that has ended: its status, last step, where it had begun, and what it said."""
-
-    status: int
-    step: int
-    resumed: int
-    said: str
-
-
-@dataclass
-class Row:
-    """One kind of fault: how often, the most steps done twice, and what was said."""
-
-    fault: str
-    times: int = 0
-    lost: int = 0
-    said: str = ""
-    after: list[bool] = field(default_factory=list)
-
-    def __str__(self) -> str:
-        result = "bit-identical" if self.after and all(self.after) else f"DIFFERENT {self.after}"
-        return f"| {self.fault} | {self.times} | {self.lost} | {self.said} | {result} |"
-
-
-@dataclass
-class Campaign:
-    """Runs of one recipe in one folder."""
-
-    recipe: str
-    steps: int
-    every: int
-    work: Path
-
-    def start(self, name: str, fault: str | None = None, flags: str = "") -> subprocess.Popen:
-        """A training process; it writes the numbers of its steps to a pipe."""
-        reading, writing = os.pipe()
-        program = ["train.py"] if fault is None else ["benchmarks/faulty_training.py", fault, "--"]
-        every = f"--checkpoint-every {self.every} --log-every {self.every} --sample-every 0"
-        known = f"--run-dir {self.work / name} --steps {self.steps} {every} {flags}"
-        process = subprocess.Popen(
-            [sys.executable, *program, *self.recipe.split(), *known.split()],
-            cwd=ROOT, env={**os.environ, "DIFFUSION_JAX_HEARTBEAT": str(writing)},
-            pass_fds=[writing], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )  # fmt: skip
-        os.close(writing)
-        process.beats = open(reading, "rb", buffering=0)  # noqa: SIM115 (closed by `wait`)
-        return process
-
-    def wait(self, process: subprocess.Popen) -> Ended:
-        """What became of it."""
-        said, _ = process.communicate()
-        with process.beats as beats:
-            seen = beats.read().split()
-        resumed = [line.split()[-1] for line in said.splitlines() if line.startswith("resuming")]
-        start = int(resumed[0]) if resumed else 0
-        return Ended(process.returncode, int(seen[-1]) if seen else start, start, said)
-
-    def run(self, name: str, fault: str | None = None, flags: str = "") -> Ended:
-        return self.wait(self.start(name, fault, flags))
-
-    def goes_on(self, name: str, row: Row, before: Ended) -> None:
-        """Finishes a run that had ended early, and compares it."""
-        ended = self.run(name)
-        row.lost = max(row.lost, before.step - ended.resumed)
-        row.after.append(ended.status == 0 and self.last(name) == self.last("whole"))
-
-    def last(self, name: str) -> dict:
-        """Fingerprints and data position of a run's last checkpoint."""
-        path = self.work / name / "checkpoints" / str(self.steps) / "checkpoint.json"
-        document = files.unseal(path.read_text())
-        return {"leaves": document["leaves"], "metadata": document["metadata"]}
 
 
 def random_kills(campaign: Campaign, kills: int, rng: np.random.Generator) -> Row:
@@ -284,7 +211,12 @@ def supervised(campaign: Campaign, name: str, fault: str) -> str:
 
 
 def main(
-    recipe: str = "digits", steps: int = 60, every: int = 5, kills: int = 50, seed: int = 0
+    recipe: str = "digits",
+    steps: int = 60,
+    every: int = 5,
+    kills: int = 50,
+    seed: int = 0,
+    faults: tuple[Fault, ...] = get_args(Fault),
 ) -> None:
     """Prints a table of faults and what they cost.
 
@@ -294,6 +226,7 @@ def main(
         every: steps between checkpoints.
         kills: at random moments.
         seed: of the moments.
+        faults: which; all by default.
     """
     set_xla_flags()
     rng = np.random.default_rng(seed)
@@ -302,18 +235,19 @@ def main(
         campaign = Campaign(recipe, steps, every, Path(work))
         if (whole := campaign.run("whole")).status:
             raise SystemExit(f"training failed:\n{whole.said}")
-        parts: list[Callable[[], Iterator[Row]]] = [
-            lambda: batches(campaign),
-            lambda: disks(campaign),
-            lambda: damages(campaign),
-            lambda: iter([stops(campaign, rng), stage_kills(campaign)]),
-            lambda: iter([random_kills(campaign, kills, rng)]),
-        ]
+        parts: dict[Fault, Callable[[], Iterator[Row]]] = {
+            "batches": lambda: batches(campaign),
+            "disks": lambda: disks(campaign),
+            "damages": lambda: damages(campaign),
+            "stops": lambda: iter([stops(campaign, rng)]),
+            "stages": lambda: iter([stage_kills(campaign)]),
+            "kills": lambda: iter([random_kills(campaign, kills, rng)]),
+        }
         print("| fault | times | steps done again, at most | what was said | after resuming |")
         print("|---|---:|---:|---|---|", flush=True)
         fine = True
-        for part in parts:
-            for row in part():
+        for fault in faults:
+            for row in parts[fault]():
                 print(row, flush=True)
                 fine = fine and all(row.after)
     print(f"{recipe}, {steps} steps, a checkpoint every {every}; ", end="")

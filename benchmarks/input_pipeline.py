@@ -19,11 +19,11 @@ from diffusion_jax.training.platform import set_xla_flags
 
 set_xla_flags()
 
-from diffusion_jax.training.experiment import Task  # noqa: E402
 from diffusion_jax.training.loop import device_batches, first_state, planned  # noqa: E402
 from diffusion_jax.training.recipes import find_recipe, load_recipe  # noqa: E402
 from diffusion_jax.training.sharding import MeshOptions, shardings_of  # noqa: E402
 from diffusion_jax.training.step import make_step  # noqa: E402
+from diffusion_jax.training.task import Task  # noqa: E402
 
 
 def main(
