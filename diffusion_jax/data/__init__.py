@@ -42,7 +42,14 @@ from diffusion_jax.data.shapes_captions import (
     parse_caption,
     write_caption,
 )
-from diffusion_jax.data.sources import Source, digits, from_arrays, in_memory, subset
+from diffusion_jax.data.sources import (
+    Source,
+    digits,
+    from_arrays,
+    from_vectors,
+    in_memory,
+    subset,
+)
 from diffusion_jax.data.text_regions import StrokeDetector, TextDetector, either, mask_text
 from diffusion_jax.data.tfds_sets import tfds_in_memory, tfds_source
 from diffusion_jax.data.tokenizers import Tokenizer, Words, commas_apart, marks_apart, tokenized
@@ -83,6 +90,7 @@ __all__ = [
     "emoji_texts",
     "flip",
     "from_arrays",
+    "from_vectors",
     "grid",
     "in_memory",
     "intersection",

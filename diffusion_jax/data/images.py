@@ -91,7 +91,7 @@ def save_png(path: str | os.PathLike[str], image: np.ndarray) -> None:
 
 
 def read_png(
-    path: str | os.PathLike[str], shape: tuple[int, int, int], what: str = "the picture"
+    path: str | os.PathLike[str], shape: tuple[int, ...], what: str = "the picture"
 ) -> np.ndarray:
     """A picture file as uint8 of this shape [h, w, c]; one channel is its grey, three its colours.
 

@@ -86,8 +86,9 @@ def batches(
 
     Returns:
       An endless iterator over dicts of numpy arrays, with b = len(rows): `image`, float32
-      [b, h, w, c] in [-1, 1]; `label`, int32 [b], where the source has classes; `index`, int64
-      [b], the record numbers; and every one of `features`, [b, ...].
+      [b, h, w, c] in [-1, 1], or a source's real vectors as they are; `label`, int32 [b], where
+      the source has classes; `index`, int64 [b], the record numbers; and every one of `features`,
+      [b, ...].
 
     Raises:
       ValueError: the source is empty or lacks a feature, or a number is out of range.
@@ -112,8 +113,9 @@ def batches(
         if augment is not None:
             images = augment(images, example_keys(seed, examples))
         batch = {"image": images.astype(np.float32), "index": index}
-        batch["image"] /= np.float32(127.5)  # in place: numpy's temporaries cost more than the sums
-        batch["image"] -= np.float32(1)
+        if images.dtype == np.uint8:
+            batch["image"] /= np.float32(127.5)  # in place: temporaries cost more than the sums
+            batch["image"] -= np.float32(1)
         if source.classes is not None:
             batch["label"] = np.array([record["label"] for record in records], np.int32)
         for name in features:

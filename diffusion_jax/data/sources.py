@@ -17,14 +17,15 @@ class Source(Protocol):
 
     `source[i]` is a dict with `image`, uint8 [h, w, c] of `image_shape`, and, where `classes` isn't
     None, `label`, an int in [0, classes). Other features (a caption, say) keep their names; text is
-    `str`.
+    `str`. What a model draws needn't be a picture: of vectors, such as embeddings, `image` is
+    float32 of `image_shape`.
     """
 
     @property
     def name(self) -> str: ...
 
     @property
-    def image_shape(self) -> tuple[int, int, int]: ...
+    def image_shape(self) -> tuple[int, ...]: ...
 
     @property
     def classes(self) -> int | None: ...
@@ -72,6 +73,35 @@ def from_arrays(
         span = f"{labels.min()}..{labels.max()}"
         raise ValueError(f"{name}: labels must be in 0..{count - 1}, but they span {span}")
     return _ArraySource(name, _read_only(images), _read_only(labels), count)
+
+
+def from_vectors(
+    name: str, vectors: np.ndarray, features: Mapping[str, np.ndarray] | None = None
+) -> Source:
+    """A source of real vectors in place of pictures, such as embeddings, in memory.
+
+    Args:
+      name: what messages call the set.
+      vectors: real [n ...], `image` of the records, float32.
+      features: more of each record, [n ...] each.
+
+    Raises:
+      ValueError: the vectors aren't real numbers, or features aren't of as many records.
+
+    >>> source = from_vectors("points", np.zeros((3, 2)), {"weight": np.ones(3)})
+    >>> source.image_shape, source[0]["weight"]
+    ((2,), 1.0)
+    """
+    if vectors.ndim < 2 or not np.issubdtype(vectors.dtype, np.floating):
+        raise ValueError(
+            f"{name}: vectors must be real [n ...], not {vectors.dtype} {list(vectors.shape)}"
+        )
+    features = features or {}
+    for feature, values in features.items():
+        if len(values) != len(vectors):
+            raise ValueError(f"{name}: {feature} has {len(values)} rows for {len(vectors)} vectors")
+    shown = {feature: _read_only(np.asarray(values)) for feature, values in features.items()}
+    return _VectorSource(name, _read_only(vectors.astype(np.float32)), shown)
 
 
 def digits(split: str = "train") -> Source:
@@ -163,7 +193,7 @@ class _View:
         return self.source.name
 
     @property
-    def image_shape(self) -> tuple[int, int, int]:
+    def image_shape(self) -> tuple[int, ...]:
         return self.source.image_shape
 
     @property
@@ -211,6 +241,24 @@ class _ArraySource:
     def __getitem__(self, i: int) -> dict[str, Any]:
         record = {"image": self.images[i]}
         return record if self.labels is None else record | {"label": int(self.labels[i])}
+
+
+@dataclass(frozen=True, eq=False)
+class _VectorSource:
+    name: str
+    vectors: np.ndarray
+    features: Mapping[str, np.ndarray]
+    classes: int | None = None
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        return self.vectors.shape[1:]
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        return {"image": self.vectors[i]} | {k: v[i] for k, v in self.features.items()}
 
 
 class _InMemory:

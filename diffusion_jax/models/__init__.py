@@ -17,7 +17,6 @@ from diffusion_jax.models.conditioning import (
     Conditioning,
     Joined,
     Layout,
-    Text,
 )
 from diffusion_jax.models.dit import DiT, dit
 from diffusion_jax.models.encoders import Encoded, LayoutEncoder, Located, TextEncoder
@@ -36,6 +35,8 @@ from diffusion_jax.models.layers import (
     Sinusoidal,
     StridedDown,
 )
+from diffusion_jax.models.prior import CodePrior, DiffusionPrior
+from diffusion_jax.models.text_conditioning import Prompt, Text
 from diffusion_jax.models.unet import (
     UNet,
     adm_64,
@@ -50,8 +51,10 @@ __all__ = [
     "CLIP_SIZES",
     "Attributes",
     "ClassLabels",
+    "CodePrior",
     "Conditioning",
     "DiT",
+    "DiffusionPrior",
     "Edges",
     "Encoded",
     "Encoding",
@@ -67,6 +70,7 @@ __all__ = [
     "ModifiedResNet",
     "NoiseAwareClassifier",
     "PooledDown",
+    "Prompt",
     "ResidualBlock",
     "ResizeUp",
     "Segmentation",

@@ -16,9 +16,20 @@ from diffusion_jax.models.attend import attend
 from diffusion_jax.models.cuts import STACK
 from diffusion_jax.models.layers import dense
 from diffusion_jax.models.precision import island
-from diffusion_jax.models.stack import stacked
+from diffusion_jax.models.stack import EACH, SHARED, Remat, stacked
 
 Activation = Callable[[Array], Array]
+
+
+class Cache(NamedTuple):
+    """What attention needs of the tokens so far.
+
+    Attributes:
+        keys, values: [layers b n heads d]; places that aren't filled yet are read by none.
+    """
+
+    keys: Array
+    values: Array
 
 
 class Encoding(NamedTuple):
@@ -73,6 +84,8 @@ class Block(nn.Module):
     """h + attention(norm(h)), then h + MLP(norm(h)), as the body of a scan.
 
     Carries (h, the block's input), so that after the last one the last but one's output is known.
+    With a cache, tokens are those from `place` on: the first ones all at once (`place` None), then
+    one at a time; the block answers the cache with them.
 
     Attributes:
         heads: of the attention.
@@ -90,7 +103,9 @@ class Block(nn.Module):
     epsilon: float
 
     @nn.compact
-    def __call__(self, carry: tuple[Array, Array]) -> tuple[tuple[Array, Array], None]:
+    def __call__(
+        self, carry: tuple[Array, Array], cache: Cache | None = None, place: Array | None = None
+    ) -> tuple[tuple[Array, Array], Cache | None]:
         before, _ = carry
         b, n, width = before.shape
 
@@ -104,12 +119,27 @@ class Block(nn.Module):
             project(normed, width, inside, name).reshape(b, n, self.heads, -1)
             for name in ("query", "key", "value")
         )
-        y = attend(q, k, v, causal=self.causal).reshape(b, n, width)
-        h = before + project(y, width, ending, "out")
+        if cache is not None:
+            cache = Cache(
+                *(_written(old, new, place) for old, new in zip(cache, (k, v), strict=True))
+            )
+        if cache is not None and place is not None:
+            filled = jnp.arange(cache.keys.shape[1]) <= place
+            filled = jnp.broadcast_to(filled[None], (b, len(filled)))
+            y = attend(q, cache.keys, cache.values, filled)
+        else:
+            y = attend(q, k, v, causal=self.causal)
+        h = before + project(y.reshape(b, n, width), width, ending, "out")
 
         normed = layer_norm(h, self.epsilon, "norm2")
         y = self.activation(project(normed, self.hidden, (2 * width) ** -0.5, "mlp1"))
-        return (h + project(y, width, ending, "mlp2"), before), None
+        return (h + project(y, width, ending, "mlp2"), before), cache
+
+
+def _written(cache: Array, new: Array, place: Array | None) -> Array:
+    """The cache [b length heads d] with new ones [b n heads d] from `place` on, by default 0."""
+    start = 0 if place is None else place
+    return jax.lax.dynamic_update_slice_in_dim(cache, new.astype(cache.dtype), start, axis=1)
 
 
 def run_blocks(
@@ -122,8 +152,35 @@ def run_blocks(
         h: its tokens.
         causal: token i reads those up to i.
     """
-    blocks = stacked(Block, tower.layers, tower.remat, initializing=tower.is_initializing())
-    block = blocks(
+    return _stack(tower, causal, tower.remat)((h, h))[0]
+
+
+def run_cached(
+    tower: Any, h: Float[Array, "b n width"], cache: Cache, place: Array | None = None
+) -> tuple[Float[Array, "b n width"], Cache]:
+    """The last block's output of causal blocks, and the cache with these tokens.
+
+    Args:
+        tower: as in `run_blocks`.
+        h: the first tokens of all, or one more of each example.
+        cache: `empty_cache`, or what was answered before.
+        place: of the one token, an integer [], from 0; None is for the first ones.
+    """
+    (h, _), cache = _stack(tower, True, "none", (EACH, SHARED))((h, h), cache, place)
+    return h, cache
+
+
+def empty_cache(tower: Any, batch_size: int, length: int) -> Cache:
+    """Room for so many tokens."""
+    shape = (tower.layers, batch_size, length, tower.heads, tower.width // tower.heads)
+    return Cache(jnp.zeros(shape, tower.dtype), jnp.zeros(shape, tower.dtype))
+
+
+def _stack(tower: Any, causal: bool, remat: Remat, inputs: Any = SHARED) -> nn.Module:
+    blocks = stacked(
+        Block, tower.layers, remat, initializing=tower.is_initializing(), inputs=inputs
+    )
+    return blocks(
         tower.heads,
         tower.hidden or 4 * tower.width,
         tower.layers,
@@ -132,7 +189,6 @@ def run_blocks(
         tower.epsilon,
         name=STACK,
     )
-    return block((h, h))[0]
 
 
 def check_tower(name: str, width: int, layers: int, heads: int) -> None:

@@ -22,7 +22,7 @@ import numpy as np
 from jaxtyping import Array
 
 from diffusion_jax.conditions import drop_condition
-from diffusion_jax.types import Batch, Condition, Index, Key, Tokenizer
+from diffusion_jax.types import Batch, Condition, Index, Key
 
 Known = Mapping[str, Any]  # name -> array [b ...]
 
@@ -172,42 +172,6 @@ class Attributes(Conditioning):
     def check(self, known: Known) -> None:
         if not np.isfinite(array(known, self.name, f"b {self.count}")).all():
             raise ValueError(f"{self.name} must be finite numbers.")
-
-
-@dataclass(frozen=True)
-class Text(Conditioning):
-    """`tokens` [b n], token numbers, as `Condition.tokens` with a mask, for a learned encoder.
-
-    Null is the empty text, as in GLIDE (Nichol et al. 2021, arXiv:2112.10741, section 2.3).
-
-    Attributes:
-        tokenizer: `encode("")` is null.
-        drop: as in `Conditioning`.
-    """
-
-    tokenizer: Tokenizer
-    drop: float = 0.1
-    features = ("tokens",)
-
-    def condition(self, known: Known) -> Condition:
-        tokens = jnp.asarray(known["tokens"])
-        return Condition(tokens=tokens, mask=tokens != 0)
-
-    def null(self, known: Known) -> Condition:
-        if not self.drop:
-            return self.condition(known)
-        empty = jnp.asarray(self.tokenizer.encode(""))[None, :]
-        return self.condition({"tokens": jnp.broadcast_to(empty, known["tokens"].shape)})
-
-    def blank(self, shape: tuple[int, ...]) -> Known:
-        return {"tokens": jnp.ones((shape[0], self.tokenizer.length), jnp.int32)}
-
-    def check(self, known: Known) -> None:
-        tokens = array(known, "tokens", f"b {self.tokenizer.length}", integers=True)
-        for wrong in tokens[(tokens < 0) | (tokens >= self.tokenizer.size)][:1]:
-            raise ValueError(
-                f"token {wrong} is out of range: this model knows 0..{self.tokenizer.size - 1}."
-            )
 
 
 @dataclass(frozen=True)

@@ -89,15 +89,20 @@ def image_encoder(task: Contrastive, params: Params, batch_size: int = 64) -> En
     return functools.partial(_in_batches, _jitted(task, params, "encode_image"), batch_size)
 
 
+def token_encoder(task: Contrastive, params: Params, batch_size: int = 256) -> Encoder:
+    """tokens [n length] -> unit embeddings [n d], so many texts at a time."""
+    return functools.partial(_in_batches, _jitted(task, params, "encode_text"), batch_size)
+
+
 def text_encoder(
     task: Contrastive, params: Params, data_dir: Path | None = None, batch_size: int = 256
 ) -> Encoder:
     """texts -> unit embeddings [n d], so many texts at a time."""
     tokenizer = task.tokenizer(data_dir)
-    run = _jitted(task, params, "encode_text")
+    encode_tokens = token_encoder(task, params, batch_size)
 
     def encode(texts: Sequence[str]) -> jax.Array:
-        return _in_batches(run, batch_size, np.stack([tokenizer.encode(text) for text in texts]))
+        return encode_tokens(np.stack([tokenizer.encode(text) for text in texts]))
 
     return encode
 

@@ -15,6 +15,7 @@ from diffusion_jax.data.images import read_map, read_png
 from diffusion_jax.models import conditioning as conditions
 from diffusion_jax.models import image_conditioning as images
 from diffusion_jax.models.conditioning import Conditioning, Known
+from diffusion_jax.models.text_conditioning import Text
 from diffusion_jax.training.experiment import Experiment
 from diffusion_jax.training.sampling import usual_known
 
@@ -52,7 +53,7 @@ def read_labels(experiment: Experiment, part: Conditioning, labels: tuple[int, .
     return {"label": np.array(labels, np.int32)}
 
 
-def read_prompts(experiment: Experiment, part: conditions.Text, prompts: tuple[str, ...]) -> Known:
+def read_prompts(experiment: Experiment, part: Text, prompts: tuple[str, ...]) -> Known:
     return {"tokens": np.stack([np.asarray(part.tokenizer.encode(text)) for text in prompts])}
 
 
@@ -126,7 +127,7 @@ def read_hole(experiment: Experiment, part: Conditioning | None, paths: tuple[Pa
 # A conditioning's kind -> (the option that tells it, how that is read).
 READERS: Mapping[type, tuple[str, Reader]] = {
     conditions.ClassLabels: ("label", read_labels),
-    conditions.Text: ("prompt", read_prompts),
+    Text: ("prompt", read_prompts),
     conditions.Layout: ("layout", read_layout),
     images.Segmentation: ("segmentation", read_segmentation),
     images.LowResolution: ("low_resolution", read_low_resolution),

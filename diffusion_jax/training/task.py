@@ -28,7 +28,7 @@ class Task(abc.ABC):
 
     Attributes:
         source: (split, data_dir) -> Source; splits "train" and "test".
-        image_shape: (h, w, c) of the pictures.
+        image_shape: (h, w, c) of the pictures, or the shape of what is in their place.
         learning_rate: step -> rate. `optimizer` is made from it, and continuing a run with
             more steps is refused where it would have been another one before.
         optimizer: learning rate -> transformation, with gradient clipping.
@@ -44,7 +44,7 @@ class Task(abc.ABC):
     """
 
     source: Callable[[str, Path | None], Source]
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[int, ...]
     learning_rate: optax.Schedule
     optimizer: Callable[[optax.ScalarOrSchedule], optax.GradientTransformation]
     batch_size: int

@@ -1,0 +1,97 @@
+"""A captioned source as a trained CLIP sees it: embeddings of its pictures and of their texts."""
+
+from __future__ import annotations
+
+import functools
+import io
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from diffusion_jax.data import Source, from_vectors
+from diffusion_jax.data.files import write_atomically
+from diffusion_jax.training.contrastive import Contrastive, image_encoder, token_encoder
+from diffusion_jax.training.runs import load_task, restore_params
+from diffusion_jax.types import Params
+
+
+def load_clip_task(run_dir: Path) -> Contrastive:
+    """The CLIP that a run folder trained.
+
+    Raises:
+        ValueError: it trained something else.
+        FileNotFoundError: there is no such run.
+    """
+    task = load_task(run_dir)
+    if not isinstance(task, Contrastive):
+        raise ValueError(f"{run_dir} holds no CLIP; name a run of one, such as runs/emoji64_clip.")
+    return task
+
+
+class Embeddings(NamedTuple):
+    """What a CLIP says of a captioned source; a row for each record, in their order.
+
+    Attributes:
+        images: z_i [n d], of length 1.
+        texts: z_t of each text [n texts d], of length 1.
+        tokens: of the texts [n texts length], int32.
+    """
+
+    images: np.ndarray
+    texts: np.ndarray
+    tokens: np.ndarray
+
+
+def embeddings(run_dir: Path, split: str, data_dir: Path | None) -> Embeddings:
+    """Those of a split of a CLIP run's own source, computed once and kept in the run folder.
+
+    Args:
+        run_dir: of the CLIP.
+        split: "train" or "test".
+        data_dir: of the CLIP's source.
+
+    Raises:
+        ValueError: the run folder holds no CLIP.
+        FileNotFoundError: there is none, or it has no checkpoint yet.
+    """
+    return _embeddings(Path(run_dir).resolve(), split, data_dir)
+
+
+@functools.lru_cache(maxsize=4)
+def _embeddings(run_dir: Path, split: str, data_dir: Path | None) -> Embeddings:
+    task = load_clip_task(run_dir)
+    restored = restore_params(task, run_dir)
+    file = run_dir / "embeddings" / f"{split}_{restored.step}.npz"
+    if file.is_file():
+        with np.load(file, allow_pickle=False) as arrays:
+            return Embeddings(**{name: arrays[name] for name in Embeddings._fields})
+    found = embed(task, restored.state, task.source(split, data_dir))
+    stream = io.BytesIO()
+    np.savez(stream, **found._asdict())
+    file.parent.mkdir(exist_ok=True)
+    write_atomically(file, stream.getvalue())
+    return found
+
+
+def embed(task: Contrastive, params: Params, source: Source, batch_size: int = 256) -> Embeddings:
+    """The embeddings of a source, so many pictures at a time."""
+    pictures, texts = image_encoder(task, params), token_encoder(task, params)
+    parts = []
+    for start in range(0, len(source), batch_size):
+        records = [source[i] for i in range(start, min(start + batch_size, len(source)))]
+        pixels = np.stack([r["image"] for r in records]) / np.float32(127.5) - 1
+        tokens = np.stack([r["tokens"] for r in records])
+        said = np.asarray(texts(tokens.reshape(-1, tokens.shape[-1])))
+        said = said.reshape(*tokens.shape[:2], -1)
+        parts.append(Embeddings(np.asarray(pictures(pixels)), said, tokens))
+    return Embeddings(*(np.concatenate(x) for x in zip(*parts, strict=True)))
+
+
+def vectors(name: str, of: Embeddings, **more: np.ndarray) -> Source:
+    """Embeddings as a source: `image` is sqrt(d) z_i, whose entries are of the size of 1.
+
+    Its records have `text_embedding` [texts d] and `tokens` [texts length] too, and what is named.
+    """
+    scaled = of.images * of.images.shape[1] ** 0.5
+    return from_vectors(name, scaled, {"text_embedding": of.texts, "tokens": of.tokens, **more})
