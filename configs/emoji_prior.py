@@ -46,7 +46,7 @@ def recipe(
     network = DiffusionPrior(features, vocabulary, length, width, layers, width // 32)
     return Experiment(
         source=lambda split, data_dir: vectors(
-            f"embedded emoji64 ({split})", embeddings(clip, split, data_dir)
+            f"{clip.name}'s {split} split", embeddings(clip, split, data_dir)
         ),
         image_shape=(features,),
         model=with_time(from_linen(network), lambda t: 1000.0 * t),

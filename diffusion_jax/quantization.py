@@ -57,18 +57,23 @@ class PrincipalCodes:
 
 
 def fit_codes(
-    z: Float[np.ndarray, "n d"], *, variance: float = 0.999, buckets: int = 1024
+    z: Float[np.ndarray, "n d"],
+    *,
+    count: int | None = None,
+    variance: float = 0.999,
+    buckets: int = 1024,
 ) -> PrincipalCodes:
     """The codes of these vectors' distribution.
 
     Args:
         z: a sample of it.
-        variance: the share that the kept components must have at least.
+        count: of components; by default as few as have this share of the variance.
+        variance: the share.
         buckets: equally wide, from the smallest to the largest value of each component.
 
     Raises:
         ValueError: fewer than two vectors, vectors that are all alike or not finite, a share
-            outside of (0, 1], or no buckets.
+            outside of (0, 1], no buckets, or no component or more than there are.
 
     Source: Ramesh et al. 2022, section 2.2: 319 of 1,024 components, 1,024 buckets.
     """
@@ -86,7 +91,10 @@ def fit_codes(
     if not shares[-1] > 0.5:
         raise ValueError("codes can't be fitted to vectors that are all alike.")
     # A sum that rounds below 1 must not ask for one component more than there are.
-    kept = min(int(np.searchsorted(shares, variance * (1 - 1e-12))) + 1, len(shares))
+    enough = min(int(np.searchsorted(shares, variance * (1 - 1e-12))) + 1, len(shares))
+    kept = enough if count is None else count
+    if not 1 <= kept <= len(axes):
+        raise ValueError(f"{kept} components were asked for; there are {len(axes)}.")
     axes = signed(axes[:kept])
     a = (z - mean) @ axes.T
     low, high = a.min(0), a.max(0)

@@ -75,6 +75,7 @@ def test_outside_of_the_buckets_is_the_nearest_one():
         (vectors(), {"variance": 0.0}, "variance is 0.0"),
         (vectors(), {"variance": 1.5}, "variance is 1.5"),
         (vectors(), {"buckets": 0}, "buckets 0"),
+        (vectors(), {"count": 7}, "7 components were asked for; there are 6"),
     ],
 )
 def test_what_codes_cannot_be_fitted_to(z, options, said):

@@ -139,6 +139,11 @@ class Experiment(NoisyTask):
     grid: Grid = trailing
     guidance: float = 1.0
 
+    @property
+    def draws_pictures(self) -> bool:
+        """Whether what it draws is [h w c], and not a vector, such as an embedding."""
+        return len(self.image_shape) == 3
+
     def init_params(self, key: Key) -> Params:
         """Random parameters."""
         network = super().init_params(key)

@@ -170,7 +170,7 @@ def train(experiment: Task, options: Options, run_dir: Path, *, show: bool = Tru
                 saver.wait()
                 raise Stopped(number, stop)
             due = options.sample_every and (last or number % options.sample_every == 0)
-            if due and isinstance(experiment, Experiment):
+            if due and isinstance(experiment, Experiment) and experiment.draws_pictures:
                 picture = sample_grid(experiment, state.ema, mesh, data_dir=options.data_dir)
                 if speaks():
                     (run_dir / "samples").mkdir(exist_ok=True)

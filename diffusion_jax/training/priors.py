@@ -41,9 +41,7 @@ class Fitted(NamedTuple):
 
 
 @functools.lru_cache(maxsize=4)
-def fitted(
-    clip: Path, data_dir: Path | None, variance: float, buckets: int, alignments: int
-) -> Fitted:
+def fitted(clip: Path, data_dir: Path | None, count: int, buckets: int, alignments: int) -> Fitted:
     """Codes and buckets of what a CLIP run says of its training split; the same ones each time.
 
     Raises:
@@ -52,7 +50,7 @@ def fitted(
     """
     said = embeddings(clip, "train", data_dir)
     z = said.images * said.images.shape[1] ** 0.5
-    codes = fit_codes(z, variance=variance, buckets=buckets)
+    codes = fit_codes(z, count=count, buckets=buckets)
     return Fitted(codes, fit_edges(_dots(said).ravel(), alignments))
 
 

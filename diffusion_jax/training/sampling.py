@@ -44,8 +44,8 @@ def make_sample(
 
     Returns:
         f(params, sampler, key, times, guidance, index, known) -> pictures [b h w c] in
-        [-1, 1]. Everything is traced: other numbers compile nothing; another batch size,
-        grid length or kind of sampler does.
+        [-1, 1], or what the model draws in their place. Everything is traced: other numbers
+        compile nothing; another batch size, grid length or kind of sampler does.
     """
     terminal, shape = experiment.terminal, experiment.image_shape
     arrays = terminal.prepare(lambda: experiment.source("train", data_dir))
@@ -59,7 +59,8 @@ def make_sample(
         if "mask" in known:
             sampler = experiment.inpaint(sampler, known["image"], known["mask"])
         x = sample(key, sampler, process, denoiser, x, times, index=index)
-        return jnp.clip(process.decode(x), -1.0, 1.0)
+        drawn = process.decode(x)
+        return jnp.clip(drawn, -1.0, 1.0) if experiment.draws_pictures else drawn
 
     whole, cut = replicated(mesh), batched(mesh)
     params = shardings_of(abstract_like(experiment.init_params, jax.random.key(0), mesh))
