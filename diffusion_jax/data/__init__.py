@@ -42,17 +42,11 @@ from diffusion_jax.data.shapes_captions import (
     parse_caption,
     write_caption,
 )
-from diffusion_jax.data.sources import (
-    Source,
-    digits,
-    from_arrays,
-    from_vectors,
-    in_memory,
-    subset,
-)
+from diffusion_jax.data.sources import Source, digits, from_arrays, from_vectors
 from diffusion_jax.data.text_regions import StrokeDetector, TextDetector, either, mask_text
 from diffusion_jax.data.tfds_sets import tfds_in_memory, tfds_source
 from diffusion_jax.data.tokenizers import Tokenizer, Words, commas_apart, marks_apart, tokenized
+from diffusion_jax.data.views import in_memory, joined, shrunk, subset
 
 __all__ = [
     "COLOURS",
@@ -95,6 +89,7 @@ __all__ = [
     "in_memory",
     "intersection",
     "is_held_out",
+    "joined",
     "local_rows",
     "marks_apart",
     "mask_text",
@@ -107,6 +102,7 @@ __all__ = [
     "save_png",
     "scene",
     "shapes",
+    "shrunk",
     "similarities",
     "subset",
     "t_mars",

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from diffusion_jax.data.sources import Source, mapped
+from diffusion_jax.data.sources import Source
+from diffusion_jax.data.views import mapped
 from diffusion_jax.types import Tokenizer
 
 Texts = Callable[[Mapping[str, Any]], Sequence[str]]  # a record -> what it may be called

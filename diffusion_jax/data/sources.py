@@ -1,10 +1,9 @@
-"""Random-access data sets: what a source is, arrays, the embedded digits, a copy in memory."""
+"""Random-access data sets: what a source is, arrays and vectors, the embedded digits."""
 
 from __future__ import annotations
 
 import functools
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -62,7 +61,7 @@ def from_arrays(
             f"{name}: images must be uint8 [n, h, w, c], not {images.dtype} {list(images.shape)}"
         )
     if labels is None:
-        return _ArraySource(name, _read_only(images), None, None)
+        return _ArraySource(name, read_only(images), None, None)
     if labels.shape != images.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(
             f"{name}: labels must be {len(images)} integers, one for each image, "
@@ -72,7 +71,7 @@ def from_arrays(
     if labels.size and not 0 <= labels.min() <= labels.max() < count:
         span = f"{labels.min()}..{labels.max()}"
         raise ValueError(f"{name}: labels must be in 0..{count - 1}, but they span {span}")
-    return _ArraySource(name, _read_only(images), _read_only(labels), count)
+    return _ArraySource(name, read_only(images), read_only(labels), count)
 
 
 def from_vectors(
@@ -89,7 +88,7 @@ def from_vectors(
       ValueError: the vectors aren't real numbers, or features aren't of as many records.
 
     >>> source = from_vectors("points", np.zeros((3, 2)), {"weight": np.ones(3)})
-    >>> source.image_shape, source[0]["weight"]
+    >>> source.image_shape, float(source[0]["weight"])
     ((2,), 1.0)
     """
     if vectors.ndim < 2 or not np.issubdtype(vectors.dtype, np.floating):
@@ -100,8 +99,8 @@ def from_vectors(
     for feature, values in features.items():
         if len(values) != len(vectors):
             raise ValueError(f"{name}: {feature} has {len(values)} rows for {len(vectors)} vectors")
-    shown = {feature: _read_only(np.asarray(values)) for feature, values in features.items()}
-    return _VectorSource(name, _read_only(vectors.astype(np.float32)), shown)
+    shown = {feature: read_only(np.asarray(values)) for feature, values in features.items()}
+    return _VectorSource(name, read_only(vectors.astype(np.float32)), shown)
 
 
 def digits(split: str = "train") -> Source:
@@ -124,104 +123,6 @@ def digits(split: str = "train") -> Source:
         rank[members] = np.arange(len(members))
     chosen = (rank % 3 == 2) == (split == "test")
     return from_arrays("digits", images[chosen], labels[chosen], classes=10)
-
-
-def in_memory(source: Source, *, limit: int = 2**30) -> Source:
-    """The same source, decoding each record once: images are kept as uint8, `limit` bytes at most.
-
-    Nothing is decoded before it is asked for: the first epoch costs what it did, later ones nearly
-    nothing, and memory is claimed as it fills. The images handed out are read-only.
-
-    Raises:
-      ValueError: the decoded images wouldn't fit in `limit` bytes.
-    """
-    size = len(source) * math.prod(source.image_shape)
-    if size > limit:
-        raise ValueError(
-            f"{source.name}: {size / 2**20:,.2f} MiB of decoded images exceed the limit of "
-            f"{limit / 2**20:,.2f} MiB; raise limit=, or read it from disk"
-        )
-    return _InMemory(source)
-
-
-def subset(source: Source, indices: np.ndarray | Sequence[int]) -> Source:
-    """The records of a source at these indices, in their order; nothing is read or copied.
-
-    Args:
-      source: any.
-      indices: integers [k] in [0, len(source)); one may come twice.
-
-    Raises:
-      ValueError: no index, or one that isn't an integer of the source.
-
-    >>> few = subset(from_arrays("dots", np.zeros((3, 8, 8, 1), np.uint8), np.arange(3)), [2, 0])
-    >>> len(few), few.classes, few[0]["label"]
-    (2, 3, 2)
-    """
-    chosen = np.asarray(indices)
-    if chosen.ndim != 1 or not chosen.size or not np.issubdtype(chosen.dtype, np.integer):
-        raise ValueError(
-            f"{source.name}: indices must be integers [k], at least one, "
-            f"not {chosen.dtype} {list(chosen.shape)}"
-        )
-    if not 0 <= chosen.min() <= chosen.max() < len(source):
-        raise ValueError(
-            f"{source.name}: indices must be in 0..{len(source) - 1}, "
-            f"but they span {chosen.min()}..{chosen.max()}"
-        )
-    return _Subset(source, _read_only(chosen.copy()))
-
-
-def mapped(source: Source, more: Callable[[Mapping[str, Any]], Mapping[str, Any]]) -> Source:
-    """The same source, whose records gain what `more` makes of them, each time they are read.
-
-    >>> source = from_arrays("dots", np.zeros((3, 8, 8, 1), np.uint8), np.arange(3))
-    >>> mapped(source, lambda record: {"double": 2 * record["label"]})[2]["double"]
-    4
-    """
-    return _Mapped(source, more)
-
-
-@dataclass(frozen=True, eq=False)
-class _View:
-    """Another source's records, in another form."""
-
-    source: Source
-
-    @property
-    def name(self) -> str:
-        return self.source.name
-
-    @property
-    def image_shape(self) -> tuple[int, ...]:
-        return self.source.image_shape
-
-    @property
-    def classes(self) -> int | None:
-        return self.source.classes
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-
-@dataclass(frozen=True, eq=False)
-class _Mapped(_View):
-    more: Callable[[Mapping[str, Any]], Mapping[str, Any]]
-
-    def __getitem__(self, i: int) -> dict[str, Any]:
-        record = self.source[i]
-        return {**record, **self.more(record)}
-
-
-@dataclass(frozen=True, eq=False)
-class _Subset(_View):
-    indices: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, i: int) -> dict[str, Any]:
-        return self.source[int(self.indices[i])]
 
 
 @dataclass(frozen=True, eq=False)
@@ -261,31 +162,8 @@ class _VectorSource:
         return {"image": self.vectors[i]} | {k: v[i] for k, v in self.features.items()}
 
 
-class _InMemory:
-    def __init__(self, source: Source):
-        self.name = source.name
-        self.image_shape = source.image_shape
-        self.classes = source.classes
-        self._source = source
-        self._images = np.empty((len(source), *source.image_shape), np.uint8)
-        self._shown = _read_only(self._images)
-        self._others: list[dict[str, Any] | None] = [None] * len(source)
-
-    def __len__(self) -> int:
-        return len(self._others)
-
-    def __getitem__(self, i: int) -> dict[str, Any]:
-        others = self._others[i]
-        if others is None:
-            # Two threads may both decode a record; they write the same bytes, and `_others` is set
-            # last, so whoever sees it sees a whole image. That is cheaper than a lock on each read.
-            others = dict(self._source[i])
-            self._images[i] = others.pop("image")
-            self._others[i] = others
-        return others | {"image": self._shown[i]}
-
-
-def _read_only(array: np.ndarray) -> np.ndarray:
+def read_only(array: np.ndarray) -> np.ndarray:
+    """The same memory, which can't be written to."""
     view = array.view()
     view.flags.writeable = False
     return view

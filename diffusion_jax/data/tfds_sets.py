@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from diffusion_jax.data.sources import Source, in_memory
+from diffusion_jax.data.sources import Source
+from diffusion_jax.data.views import in_memory
 
 
 def tfds_source(

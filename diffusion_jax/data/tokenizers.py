@@ -15,7 +15,8 @@ import numpy.typing as npt
 from jaxtyping import Int
 
 from diffusion_jax.data.cleaning import pattern
-from diffusion_jax.data.sources import Source, mapped
+from diffusion_jax.data.sources import Source
+from diffusion_jax.data.views import mapped
 from diffusion_jax.types import Tokenizer
 
 UNKNOWN = "\N{REPLACEMENT CHARACTER}"

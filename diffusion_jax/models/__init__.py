@@ -19,7 +19,13 @@ from diffusion_jax.models.conditioning import (
     Layout,
 )
 from diffusion_jax.models.dit import DiT, dit
-from diffusion_jax.models.encoders import Encoded, LayoutEncoder, Located, TextEncoder
+from diffusion_jax.models.encoders import (
+    Encoded,
+    LayoutEncoder,
+    Located,
+    TextEncoder,
+    WithEmbedding,
+)
 from diffusion_jax.models.image_conditioning import (
     Edges,
     Grey,
@@ -36,7 +42,7 @@ from diffusion_jax.models.layers import (
     StridedDown,
 )
 from diffusion_jax.models.prior import CodePrior, DiffusionPrior
-from diffusion_jax.models.text_conditioning import Prompt, Text
+from diffusion_jax.models.text_conditioning import Embedding, Prompt, Text, Tokens
 from diffusion_jax.models.unet import (
     UNet,
     adm_64,
@@ -56,6 +62,7 @@ __all__ = [
     "DiT",
     "DiffusionPrior",
     "Edges",
+    "Embedding",
     "Encoded",
     "Encoding",
     "Fourier",
@@ -79,8 +86,10 @@ __all__ = [
     "Text",
     "TextEncoder",
     "TextTransformer",
+    "Tokens",
     "UNet",
     "VisionTransformer",
+    "WithEmbedding",
     "adm_64",
     "adm_256",
     "adm_classifier_64",

@@ -122,6 +122,37 @@ class TextEncoder(nn.Module):
         return condition._replace(tokens=h, mask=mask, vector=_join(h[:, 0], condition.vector))
 
 
+class WithEmbedding(nn.Module):
+    """A text's tokens, and after them a few that are made of the condition's vector.
+
+    The vector, `Embedding`'s, follows the text's own too, and so joins the time embedding: the two
+    ways by which unCLIP's decoder reads a CLIP's embedding of a picture.
+
+    Attributes:
+        text: encoder of the tokens.
+        extra: tokens that the vector becomes.
+
+    Raises:
+        ValueError: the condition has no vector.
+
+    Source: Ramesh et al. 2022 (arXiv:2204.06125), section 2.1.
+    """
+
+    text: TextEncoder
+    extra: int = 4
+
+    @nn.compact
+    def __call__(self, condition: Condition) -> Condition:
+        if condition.vector is None:
+            raise ValueError("WithEmbedding reads condition.vector, and the condition has none.")
+        told: Any = self.text(condition)
+        b, width = len(condition.vector), self.text.width
+        more = dense(self.extra * width, self.text.dtype, "extra")(condition.vector)
+        tokens = [told.tokens, island(more).reshape(b, self.extra, width)]
+        mask = [told.mask, jnp.ones((b, self.extra), bool)]
+        return told._replace(tokens=jnp.concatenate(tokens, 1), mask=jnp.concatenate(mask, 1))
+
+
 # gamma(v) = (sin(2^k pi v), cos(2^k pi v)), k = 0..frequencies - 1                           (1)
 # Mildenhall et al. 2020 (arXiv:2003.08934), equation (4).
 def corner_features(

@@ -69,6 +69,71 @@ class Text(Conditioning):
 
 
 @dataclass(frozen=True)
+class Tokens(Conditioning):
+    """`tokens` [b n], as `Text`, for those who have no tokenizer at hand; null has no tokens.
+
+    In training they may be [b texts n].
+
+    Attributes:
+        vocabulary: number of ids; 0 is none.
+        length: n.
+        drop: as in `Conditioning`.
+    """
+
+    vocabulary: int
+    length: int
+    drop: float = 0.1
+    features = ("tokens",)
+
+    def known(self, key: Key, index: Index, batch: Batch) -> Known:
+        tokens = batch["tokens"]
+        return one_of(key, index, {"tokens": tokens}) if tokens.ndim == 3 else {"tokens": tokens}
+
+    def condition(self, known: Known) -> Condition:
+        tokens = jnp.asarray(known["tokens"])
+        return Condition(tokens=tokens, mask=tokens != 0)
+
+    def blank(self, shape: tuple[int, ...]) -> Known:
+        return {"tokens": jnp.ones((shape[0], self.length), jnp.int32)}
+
+    def check(self, known: Known) -> None:
+        check_tokens(known, self.length, self.vocabulary)
+
+
+@dataclass(frozen=True)
+class Embedding(Conditioning):
+    """`image_embedding` [b d], a CLIP's z_i of length 1, for unCLIP's decoder.
+
+    The condition's vector is sqrt(d) z_i, whose entries are of the size of 1, and a 1; null is
+    all zeros, and so is an embedding of zeros, which stands for none.
+
+    Attributes:
+        size: d.
+        drop: as in `Conditioning`.
+
+    Source: Ramesh et al. 2022 (arXiv:2204.06125), section 2.1: dropped 10 % of the time.
+    """
+
+    size: int
+    drop: float = 0.1
+    features = ("image_embedding",)
+
+    def condition(self, known: Known) -> Condition:
+        z = jnp.asarray(known["image_embedding"], jnp.float32)
+        there = jnp.any(z != 0, axis=1, keepdims=True)
+        return Condition(vector=jnp.concatenate([z * self.size**0.5, there], axis=1))
+
+    def blank(self, shape: tuple[int, ...]) -> Known:
+        return {"image_embedding": jnp.ones((shape[0], self.size)) * self.size**-0.5}
+
+    def check(self, known: Known) -> None:
+        z = array(known, "image_embedding", f"b {self.size}")
+        length = np.linalg.norm(z, axis=1)
+        if not np.all((np.abs(length - 1) <= 0.02) | (length == 0)):
+            raise ValueError("image_embedding must have rows of length 1, or of zeros for none.")
+
+
+@dataclass(frozen=True)
 class Prompt(Conditioning):
     """`tokens` [b n] and `text_embedding` [b d], a text and its CLIP embedding, for a prior.
 
