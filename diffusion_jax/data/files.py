@@ -1,6 +1,7 @@
 """Writing a file whole or not at all."""
 
 import contextlib
+import errno
 import os
 import secrets
 from pathlib import Path
@@ -14,6 +15,8 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
         sentence; nothing is left behind, and a file that was there before is unharmed.
     """
     path = Path(path)
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, f"could not write {path}: it is no file, and would be replaced")
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         with open(temporary, "xb") as file:

@@ -195,5 +195,5 @@ def check_tower(name: str, width: int, layers: int, heads: int) -> None:
     """Refuses sizes that no tower can have."""
     if layers < 1:
         raise ValueError(f"a {name} of {layers} layers; it needs one at least.")
-    if width % heads:
+    if heads < 1 or width % heads:
         raise ValueError(f"{name}: a width of {width} can't be cut into {heads} heads.")

@@ -1,5 +1,7 @@
 """The command lines of train.py and sample.py: parse, call, print; one sentence for an error."""
 
+import dataclasses
+import json
 import os
 import signal
 import sys
@@ -7,7 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from diffusion_jax.training import checkpoints
-from diffusion_jax.training.distributed import speaks
+from diffusion_jax.training.distributed import said_by_all, speaks
+from diffusion_jax.training.known_cli import as_flag
 from diffusion_jax.training.loop import Options, check_options, check_task, train
 from diffusion_jax.training.recipes import (
     Record,
@@ -18,7 +21,7 @@ from diffusion_jax.training.recipes import (
     load_recipe,
     parse,
 )
-from diffusion_jax.training.signals import Stopped
+from diffusion_jax.training.signals import Stopped, leave
 from diffusion_jax.training.supervisor import supervise, supervised
 
 DEFAULT_RECIPE = "digits"
@@ -37,8 +40,7 @@ def run_command(command: Callable[[], None]) -> None:
         print(f"{stopped}; a checkpoint is written, the same command goes on from there.")
         sys.exit(128 + stopped.number)
     except KeyboardInterrupt:
-        print("interrupted.", file=sys.stderr)
-        sys.exit(130)
+        leave(130)
     except (
         *(ValueError, OSError, ArithmeticError, RuntimeError, ModuleNotFoundError, MemoryError),
     ) as error:
@@ -63,7 +65,7 @@ def train_command(argv: Sequence[str]) -> None:
     recipe = load_recipe(path)
     arguments, options = parse(recipe, Options, flags, prog=f"train.py {path}")
     experiment = recipe(**arguments)
-    if options.compile_for:
+    if options.compile_for is not None:
         from diffusion_jax.training.ahead import compile_for
 
         return compile_for(options.compile_for, experiment, options)
@@ -75,6 +77,7 @@ def train_command(argv: Sequence[str]) -> None:
         command = [sys.executable, *sys.orig_argv[1:]]
         sys.exit(supervise(command, options.restarts, 60 * options.hang_minutes))
     options.job.join()
+    check_agreed(record)
     check_task(experiment, options)
     make_folder(run_dir)
     if checkpoints.steps(run_dir / "checkpoints"):
@@ -85,6 +88,21 @@ def train_command(argv: Sequence[str]) -> None:
     if not speaks():
         return
     print(f"{run_dir} is trained to step {experiment.steps}; python {experiment.use(run_dir)}")
+
+
+def check_agreed(record: Record) -> None:
+    """Raises ValueError, in all processes, where one was started with another recipe or other
+    arguments than process 0: each of them would train, but only that one says what."""
+    first, *others = said_by_all(json.dumps(dataclasses.asdict(record)))
+    for process, other in enumerate(others, 1):
+        changed = differences(*(Record(**json.loads(text)) for text in (first, other)))
+        if other != first and changed:
+            name, (zero, own) = next(iter(changed.items()))
+            flag = name if name == "recipe" else as_flag(name)
+            raise ValueError(
+                f"process {process} was started with {flag} {own}, and process 0 with {zero}; all "
+                "processes take the same arguments."
+            )
 
 
 def check_continues(run_dir: Path, record: Record, recipe) -> None:
@@ -100,7 +118,7 @@ def check_continues(run_dir: Path, record: Record, recipe) -> None:
     before, now = changed.pop("steps", (0, 0))
     if changed:
         name, (was, asked) = next(iter(changed.items()))
-        flag = name if name == "recipe" else f"--{name.replace('_', '-')}"
+        flag = name if name == "recipe" else as_flag(name)
         more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
         raise RunMismatch(
             f"{run_dir} was made with {flag} {was}, not {asked}{more}; use those arguments to "

@@ -45,8 +45,15 @@ class JobOptions:
             return
         if self.coordinator is None or self.processes is None or self.process is None:
             raise ValueError("--coordinator, --processes and --process go together.")
+        if self.processes < 1:
+            raise ValueError(f"--processes is {self.processes}; there is at least 1.")
+        host, _, port = self.coordinator.rpartition(":")
+        if not (host and port.isdecimal() and 0 < int(port) < 2**16):
+            raise ValueError(f"--coordinator is {self.coordinator!r}; it must be HOST:PORT.")
         if not 0 <= self.process < self.processes:
             raise ValueError(f"--process is {self.process}; it must be in 0..{self.processes - 1}.")
+        if self.processes > 1:
+            print(f"waiting for {self.processes} processes at {self.coordinator}", flush=True)
         jax.distributed.initialize(self.coordinator, self.processes, self.process)
 
 
@@ -75,6 +82,16 @@ def to_host(x: jax.Array) -> np.ndarray:
     if x.is_fully_addressable or x.is_fully_replicated:
         return np.asarray(x)
     return np.asarray(multihost_utils.process_allgather(x, tiled=True))
+
+
+def said_by_all(text: str) -> list[str]:
+    """A text of each process, in all of them, in the order of their numbers."""
+    if jax.process_count() == 1:
+        return [text]
+    own = np.frombuffer(text.encode(), np.uint8)
+    longest = int(multihost_utils.process_allgather(np.int32(len(own))).max())
+    rows = multihost_utils.process_allgather(np.pad(own, (0, longest - len(own))))
+    return [bytes(row).rstrip(b"\0").decode() for row in np.asarray(rows)]
 
 
 @contextlib.contextmanager

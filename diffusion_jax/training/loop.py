@@ -108,6 +108,11 @@ def train(experiment: Task, options: Options, run_dir: Path, *, show: bool = Tru
     state, done = resume(experiment, optimizer, folder, like, show=show)
     if done >= experiment.steps:
         return state
+    if 0 < options.trace_step <= done or options.trace_step > experiment.steps:
+        raise ValueError(
+            f"--trace-step is {options.trace_step}, and the steps to come are {done + 1} to "
+            f"{experiment.steps}."
+        )
     if done and show:
         print(f"resuming {run_dir} at step {done}", flush=True)
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import io
-import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -36,7 +35,7 @@ from diffusion_jax.training.sampling import (
     sample_batches,
 )
 from diffusion_jax.training.sharding import MeshOptions, batch_parts, check_divides
-from diffusion_jax.training.signals import noted_signals
+from diffusion_jax.training.signals import ended_at_once
 from diffusion_jax.training.steering_cli import Steering
 from diffusion_jax.training.task import check_seed
 from diffusion_jax.types import Params, Process, Sampler
@@ -219,13 +218,11 @@ def draw(
 
     Raises:
         FloatingPointError: a picture isn't finite.
-        KeyboardInterrupt, SystemExit: SIGINT or SIGTERM came.
     """
     done: list[np.ndarray] = []
     first = 0
     bar = tqdm(total=count_of(known), unit="picture", disable=None, dynamic_ncols=True)
-    # An exception out of the handler would be lost in JAX's own callbacks now and then.
-    with bar, noted_signals() as arrived:
+    with bar, ended_at_once():
         for pictures in sample_batches(experiment, params, sampler, known, **how):
             finite = np.isfinite(pictures).all((1, 2, 3))
             if not finite.all():
@@ -236,8 +233,6 @@ def draw(
             done.append(pictures)
             first += len(pictures)
             bar.update(len(pictures))
-            if number := arrived():
-                raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
     return np.concatenate(done)
 
 
@@ -245,6 +240,8 @@ def check_writable(path: Path) -> None:
     """Raises OSError, before any work, where a file can't be written."""
     if path.is_dir():
         raise IsADirectoryError(f"can't write {path}: it is a folder.")
+    if path.exists() and not path.is_file():
+        raise OSError(f"can't write {path}: it is a device, and would be replaced by a file.")
     try:
         write_atomically(path.with_name(f".{path.name}.probe"), b"")
         path.with_name(f".{path.name}.probe").unlink()

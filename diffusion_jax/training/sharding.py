@@ -202,7 +202,9 @@ def check_divides(
     batch_size: int, devices: int, *, parts: int = 1, what: str = "batch_size"
 ) -> None:
     """Raises ValueError unless each of `parts` micro-batches divides among the devices."""
-    if batch_size < 1 or batch_size % (devices * parts):
+    if batch_size < 1:
+        raise ValueError(f"{what} is {batch_size}; it must be at least 1.")
+    if batch_size % (devices * parts):
         micro = f" in {parts} micro-batches" if parts > 1 else ""
         raise ValueError(
             f"{what} is {batch_size}, which doesn't divide among {devices} device(s){micro}; "

@@ -1,9 +1,12 @@
-"""SIGINT and SIGTERM as something the loop looks at between steps."""
+"""SIGINT and SIGTERM: noted between steps by the loop, or the end at once."""
 
 import contextlib
+import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
+from typing import NoReturn
 
 
 class Stopped(Exception):
@@ -43,3 +46,44 @@ def noted_signals() -> Iterator[Callable[[], int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def leave(status: int) -> NoReturn:
+    """Says "interrupted." and ends the process, without Python's own ending: threads that still
+    compile or read have been seen to crash it."""
+    with contextlib.suppress(OSError, ValueError):  # closed by who read it
+        sys.stdout.flush()
+        sys.stderr.write("interrupted.\n")
+        sys.stderr.flush()
+    os._exit(status)
+
+
+@contextlib.contextmanager
+def ended_at_once() -> Iterator[None]:
+    """SIGINT and SIGTERM end the process at once with 128 + their number.
+
+    A thread of its own hears them: the main one may be inside XLA for minutes, where Python runs
+    no handler. For what has nothing to save. Outside the main thread nothing is changed.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    heard, rung = os.pipe()
+    os.set_blocking(rung, False)
+
+    def listen() -> None:
+        number = os.read(heard, 1)
+        if number:
+            leave(128 + number[0])
+
+    # A number is written to the pipe where Python has a handler, whatever that does.
+    before = {s: signal.signal(s, lambda *_: None) for s in (signal.SIGINT, signal.SIGTERM)}
+    previous = signal.set_wakeup_fd(rung, warn_on_full_buffer=False)
+    threading.Thread(target=listen, daemon=True).start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(previous)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        os.close(rung)  # and the thread ends

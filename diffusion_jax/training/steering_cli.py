@@ -33,6 +33,8 @@ class Steering:
     """what the pictures shall show, to CLIP"""
     clip_scale: float | None = None
     """of CLIP's gradient (100, its temperature)"""
+    steering_recipe: Path | None = None
+    """the recipe of --classifier or --clip, if it isn't in configs/; its code is executed"""
 
     def check(self) -> None:
         """Raises ValueError for flags that don't go together."""
@@ -44,7 +46,9 @@ class Steering:
         for name, (owner, flag) in owners.items():
             if getattr(self, name) is not None and owner is None:
                 raise ValueError(f"{as_flag(name)} was given, but it belongs to {flag}.")
-        if self.clip and self.clip_text is None:
+        if self.steering_recipe and not (self.classifier or self.clip):
+            raise ValueError("--steering-recipe was given, but neither --classifier nor --clip.")
+        if self.clip and not self.clip_text:
             raise ValueError("--clip needs a text: --clip-text.")
         if self.clip and self.classifier:
             raise ValueError("--clip and --classifier both steer; name one of them.")
@@ -58,7 +62,7 @@ class Steering:
             ValueError: a run of another kind, of other pictures or of other noise.
         """
         if self.classifier:
-            task = load_task(self.classifier)
+            task = load_task(self.classifier, self.steering_recipe)
             scale = 1.0 if self.classifier_scale is None else self.classifier_scale
             check_finite("--classifier-scale", scale)
             if isinstance(task, Experiment) or not isinstance(task, NoisyTask):
@@ -71,7 +75,7 @@ class Steering:
             params = load_params(task, self.classifier, "ema", None, mesh)
             return classified(experiment, task, params, scale)
         if self.clip:
-            clip = load_task(self.clip)
+            clip = load_task(self.clip, self.steering_recipe)
             scale = 100.0 if self.clip_scale is None else self.clip_scale
             check_finite("--clip-scale", scale)
             if not isinstance(clip, Contrastive):

@@ -72,6 +72,9 @@ def test_picture_does_not_depend_on_how_many_are_asked_for(checkout):
         ("--sampler ancestral --eta 0.5", "--eta is 0.5; it belongs to --sampler ddim"),
         ("--guidance nan", "--guidance is nan; it must be a finite number"),
         ("--steps 0", "--steps is 0; it must be at least 1"),
+        ("--batch-size -8", "--batch-size is -8; it must be at least 1"),
+        ("--clip runs/toy --clip-text=", "--clip needs a text"),
+        ("--steering-recipe configs/toy.py", "neither --classifier nor --clip"),
     ],
 )
 def test_sample_refuses(checkout, capsys, flags, message):
@@ -79,6 +82,19 @@ def test_sample_refuses(checkout, capsys, flags, message):
     assert message in fails(sample_command, ["runs/toy", *flags.split()], capsys)
     assert snapshot(checkout / "runs") == before
     assert not Path("nowhere").exists()
+
+
+def test_what_is_no_file_is_not_replaced(checkout, capsys):
+    os.mkfifo("pipe")
+    for flag in ("--out", "--npz"):
+        said = fails(sample_command, ["runs/toy", flag, "pipe"], capsys)
+        assert "can't write pipe: it is a device" in said
+    assert not Path("pipe").is_file()
+
+
+def test_a_step_that_will_not_come_is_not_traced(checkout, capsys):
+    run = ["configs/toy.py", "--run-dir", "runs/traced", "--steps", "2", "--trace-step", "3"]
+    assert "the steps to come are 1 to 2" in fails(train_command, run, capsys)
 
 
 def test_sample_of_what_is_no_run(checkout, capsys):
@@ -136,6 +152,10 @@ def test_missing_data_set_says_how_to_get_it(checkout, capsys, tmp_path):
         ("--learning-rate -1", "the learning rate of step 0 is -1; it must be from 0 up"),
         ("--learning-rate nan", "the learning rate of step 0 is nan"),
         ("--keep 0", "--keep is 0"),
+        ("--compile-for=", "'' is no TPU topology"),
+        ("--coordinator localhost --processes 2 --process 0", "it must be HOST:PORT"),
+        ("--coordinator a:99999 --processes 2 --process 0", "it must be HOST:PORT"),
+        ("--coordinator a:1 --processes 0 --process 0", "--processes is 0; there is at least 1"),
     ],
 )
 def test_numbers_out_of_range_leave_no_run_folder(checkout, capsys, flags, message):

@@ -1,8 +1,6 @@
 """sample.py's flags that say what to draw and what to edit, and what they refuse."""
 
 import dataclasses
-import os
-import signal
 from pathlib import Path
 
 import jax
@@ -156,25 +154,6 @@ def test_pictures_that_are_not_finite_are_not_written(monkeypatch):
         yield np.array([0.0, np.nan]).reshape(2, 1, 1, 1) * np.ones((1, 4, 4, 1))
 
     with pytest.raises(FloatingPointError, match="picture 3 isn't finite, so nothing is written"):
-        drawing(monkeypatch, batches)
-
-
-@pytest.mark.parametrize(
-    ("number", "end"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)]
-)
-def test_a_signal_ends_between_batches(monkeypatch, number, end):
-    """Also one that arrives where an exception would be lost."""
-
-    def batches():
-        class Callback:
-            def __del__(self):
-                os.kill(os.getpid(), number)
-
-        Callback()
-        yield np.zeros((2, 4, 4, 1))
-        pytest.fail("it went on")
-
-    with pytest.raises(end):
         drawing(monkeypatch, batches)
 
 

@@ -115,6 +115,26 @@ def jobs(tmp_path_factory):
             job.stop()
 
 
+def test_processes_of_other_arguments_are_refused(tmp_path):
+    """Each of them trains, and recipe.json would be of process 0."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+    env = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo"}
+    common = f"--steps 2 --run-dir {tmp_path} --coordinator 127.0.0.1:{port} --processes 2"
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "train.py", "tests/training/toy.py", *common.split(), *more],
+            cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )
+        for more in (["--process", "0"], ["--process", "1", "--seed", "5"])
+    ]  # fmt: skip
+    said = [process.communicate(timeout=PATIENCE)[0] for process in processes]
+    for text in said:
+        assert "process 1 was started with --seed 5, and process 0 with 0" in text
+    assert [process.returncode for process in processes] == [1, 1], said
+
+
 @pytest.mark.slow
 def test_killed_one_at_a_time_and_stopped_they_end_at_the_same_bits(jobs):
     quiet, killed, again = jobs
