@@ -15,12 +15,13 @@ from diffusion_jax.random import example_keys
 from diffusion_jax.types import Batch, Condition, Index, Key, Tokenizer
 
 
-def one_of(key: Key, index: Index, several: dict[str, Array]) -> dict[str, Array]:
+def one_of(key: Key, index: Index, several: Known) -> dict[str, Array]:
     """Of arrays [b texts ...] one row each, the same of all, drawn from a key of the example's."""
     count = next(iter(several.values())).shape[1]
     draw = jax.vmap(lambda k: jax.random.randint(k, (), 0, count))
     rows = draw(example_keys(key, index))
-    return {name: jax.vmap(lambda x, row: x[row])(values, rows) for name, values in several.items()}
+    pick = jax.vmap(lambda x, row: x[row])
+    return {name: pick(jnp.asarray(values), rows) for name, values in several.items()}
 
 
 def check_tokens(known: Known, length: int, vocabulary: int) -> None:

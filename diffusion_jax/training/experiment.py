@@ -164,6 +164,8 @@ class Experiment(NoisyTask):
         return network, dataclasses.replace(process, schedule=learned)
 
     def use(self, run_dir: Path) -> str:
+        if not self.draws_pictures:
+            return f"sample.py DECODER_RUN --prior {run_dir} --prompt TEXT"
         return f"sample.py {run_dir}"
 
     def check(self) -> None:

@@ -128,4 +128,4 @@ class CodePriorTask(Task):
             )
 
     def use(self, run_dir: Path) -> str:
-        return f"sample.py --prior {run_dir} --decoder OTHER_RUN --prompt TEXT"
+        return f"sample.py DECODER_RUN --prior {run_dir} --prompt TEXT"

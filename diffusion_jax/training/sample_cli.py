@@ -38,6 +38,7 @@ from diffusion_jax.training.sharding import MeshOptions, batch_parts, check_divi
 from diffusion_jax.training.signals import ended_at_once
 from diffusion_jax.training.steering_cli import Steering
 from diffusion_jax.training.task import check_seed
+from diffusion_jax.training.unclip_cli import embedded_prompts
 from diffusion_jax.types import Params, Process, Sampler
 
 ADJUSTS = ("eta", "order", "variance", "churn", "delta")  # flags of some samplers
@@ -80,6 +81,8 @@ class SampleOptions:
     """phi: how far the guided answer's spread is brought back to the unguided one's (0)"""
     told: Annotated[Told, tyro.conf.arg(name="")] = Told()
     """what the model is told"""
+    prior: Path | None = None
+    """run folder of a prior, which makes of each --prompt what unCLIP's decoder reads"""
     init_image: Path | None = None
     """PNG to begin from instead of noise"""
     strength: float | None = None
@@ -118,13 +121,13 @@ def sample_command(argv: Sequence[str]) -> None:
     check_belongs(options, guidance)
     options.steering.check()
     edited(experiment, options, experiment.process).grid(steps)  # refuses before any work
-    known = known_from(experiment, options.num, options.told, options.data_dir)
     mesh = options.mesh.make()
     check_divides(options.batch_size, batch_parts(mesh), what="--batch-size")
     for path in filter(None, (options.out, options.npz)):
         check_writable(path)
     if options.npz and options.npz.resolve() == options.out.resolve():
         raise ValueError(f"--out and --npz are both {options.out}; one would replace the other.")
+    known = told_of(experiment, options)
 
     experiment = options.steering.steered(experiment, known, mesh, options.data_dir)
     check_known(experiment, known, guidance)
@@ -150,6 +153,28 @@ def sample_command(argv: Sequence[str]) -> None:
         np.savez(arrays, pictures=pictures, seed=options.seed, **known)
         write_atomically(options.npz, arrays.getvalue())
         print(f"wrote arrays to {options.npz}")
+
+
+def told_of(experiment: Experiment, options: SampleOptions) -> Known:
+    """What the model is told of each picture.
+
+    Raises:
+        ValueError: flags that the model doesn't read, that don't go together or can't be read.
+    """
+    if options.prior is None:
+        return known_from(experiment, options.num, options.told, options.data_dir)
+    if options.told != Told(prompt=options.told.prompt):
+        raise ValueError("--prior goes with --prompt alone: nothing else tells the decoder.")
+    with ended_at_once():
+        return embedded_prompts(
+            experiment,
+            options.prior,
+            options.told.prompt,
+            options.num,
+            seed=options.seed,
+            batch_size=options.batch_size,
+            data_dir=options.data_dir,
+        )
 
 
 def check_numbers(options: SampleOptions, guidance: float) -> None:

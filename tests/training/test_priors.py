@@ -1,6 +1,5 @@
 """unCLIP's priors as tasks, on a small CLIP of shapes."""
 
-import dataclasses
 import os
 from pathlib import Path
 
@@ -9,15 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion_jax.models import from_linen
-from diffusion_jax.systems import Told, Unclip
 from diffusion_jax.training.cli import train_command
 from diffusion_jax.training.embeddings import embeddings, load_clip_task
 from diffusion_jax.training.loop import Options, train
 from diffusion_jax.training.priors import coded, fitted
 from diffusion_jax.training.recipes import load_recipe
 from diffusion_jax.training.runs import load_experiment
-from diffusion_jax.training.stages import load_prior, load_stage, stage_of
+from diffusion_jax.training.sample_cli import sample_command
+from diffusion_jax.training.stages import load_prior, load_stage
 from tests.training import toy
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,6 +37,24 @@ def recipe(steps: int = 2):
 """
 
 
+# emoji_decoder with a network that compiles in a moment.
+DECODER = """
+import dataclasses
+from pathlib import Path
+from diffusion_jax.models import from_linen
+from diffusion_jax.training.recipes import load_recipe
+from tests.training import toy
+
+
+def recipe(features: int, vocabulary: int, length: int, steps: int = 2):
+    task = load_recipe(Path("configs/emoji_decoder.py"))(
+        Path("runs/clip"), steps, 8, features=features, vocabulary=vocabulary, length=length,
+        size=16, factor=1,
+    )
+    return dataclasses.replace(task, model=from_linen(toy.Tiny(4)))
+"""
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A working directory with the recipes and a run of a CLIP."""
@@ -47,6 +63,7 @@ def folder(tmp_path_factory):
     for path in (ROOT / "configs").glob("*.py"):
         (folder / "configs" / path.name).symlink_to(path)
     (folder / "configs" / "tiny.py").write_text(TINY)
+    (folder / "configs" / "decoder.py").write_text(DECODER)
     before = os.getcwd()
     os.chdir(folder)
     train_command(["configs/tiny.py", "--run-dir", "runs/clip", *FEW])
@@ -115,7 +132,7 @@ def test_codes_of_another_number_are_refused(small):
 
 
 def test_a_chain_of_runs_draws_pictures_of_prompts(small, folder):
-    """A prior as train.py leaves it and a decoder, from prompts to pictures."""
+    """Prior and decoder as train.py leaves them, from prompts to pictures by sample.py."""
     text = load_clip_task(Path("runs/clip")).clip.text
     flags = f"--clip runs/clip --batch-size 8 --features {text.features} --width 32 --layers 1"
     flags += f" --vocabulary {text.vocabulary} --length {text.length} --run-dir runs/prior"
@@ -124,20 +141,43 @@ def test_a_chain_of_runs_draws_pictures_of_prompts(small, folder):
     with pytest.raises(ValueError, match="draws no pictures"):
         load_experiment(Path("runs/prior"))
 
-    decoder = decoder_recipe(text)
+    flags = f"--features {text.features} --vocabulary {text.vocabulary} --length {text.length}"
+    few = "--log-every 2 --sample-every 2 --steps 2"  # which draws held-out embeddings
+    train_command(["configs/decoder.py", *flags.split(), *few.split()])
+    assert len(list(Path("runs/decoder/samples").iterdir())) == 1
+
+    def sampled(num, name, *prompts):
+        flags = f"runs/decoder --prior runs/prior --num {num} --steps 2 --batch-size 2"
+        sample_command([*flags.split(), "--npz", name, "--prompt", *prompts])
+        with np.load(name) as arrays:
+            return arrays["pictures"], arrays["image_embedding"]
+
+    three, z = sampled(3, "three.npz", "a red cube", "a blue ball")
+    assert three.shape == (3, 16, 16, 3) and np.isfinite(three).all()
+    np.testing.assert_allclose(np.linalg.norm(z, axis=1), 1, atol=1e-5)
+    assert np.abs(z[0] - z[2]).max() > 1e-3  # one prompt, two draws
+    two, _ = sampled(2, "two.npz", "a red cube", "a blue ball")
+    np.testing.assert_array_equal(two, three[:2])
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("runs/decoder --prior runs/prior", "--prior needs a text: --prompt"),
+        ("runs/decoder --prior runs/clip --prompt ball", "holds no prior"),
+        ("runs/decoder --prior runs/prior --prompt ball --label 1", "with --prompt alone"),
+        ("runs/prior --prompt ball", "draws no pictures"),
+    ],
+)
+def test_sample_refuses(folder, capsys, flags, message):
+    assert message in toy.fails(sample_command, flags.split(), capsys)
+
+
+def test_a_decoders_records_are_its_clips(small):
+    decoder = decoder_recipe(load_clip_task(Path("runs/clip")).clip.text)
     record = decoder.source("train", None)[3]
     np.testing.assert_array_equal(record["image_embedding"], small.images[3])
     np.testing.assert_array_equal(record["tokens"], small.tokens[3])
-    decoder = dataclasses.replace(decoder, model=from_linen(toy.Tiny(4)))
-    drawing = stage_of(decoder, decoder.init_params(jax.random.key(0)), steps=2)
-    unclip = Unclip(load_prior(Path("runs/prior")), drawing, text.length)
-    told = Told(jnp.asarray(small.tokens[:3, 0]), jnp.asarray(small.texts[:3, 0]))
-    sample = jax.jit(Unclip.sample)
-    three = sample(unclip, jax.random.key(0), told, jnp.arange(3))
-    assert three.shape == (3, 16, 16, 3) and np.isfinite(three).all() and three.std() > 0.1
-    turned = jax.tree.map(lambda x: x[::-1], told)
-    again = sample(unclip, jax.random.key(0), turned, jnp.arange(3)[::-1])
-    np.testing.assert_allclose(again, three[::-1], atol=1e-4)
 
 
 def decoder_recipe(text):

@@ -1,0 +1,67 @@
+"""unCLIP by sample.py's flags: what a prior makes of prompts, for a decoder to draw."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
+
+from diffusion_jax.models.conditioning import Known
+from diffusion_jax.systems.unclip import Told, best_of
+from diffusion_jax.training.contrastive import text_encoder
+from diffusion_jax.training.embeddings import load_clip_task
+from diffusion_jax.training.experiment import Experiment
+from diffusion_jax.training.recipes import Record
+from diffusion_jax.training.runs import load_params
+from diffusion_jax.training.stages import load_prior
+
+_PRIOR = 2**32 - 5  # a stream of the key beside those of `samplers.loop` and `editing`
+
+
+def embedded_prompts(
+    experiment: Experiment,
+    prior: Path,
+    prompts: Sequence[str],
+    num: int,
+    *,
+    seed: int,
+    batch_size: int,
+    data_dir: Path | None,
+) -> Known:
+    """What the decoder is told of `num` pictures, prompts in turn: z_i from the prior, and tokens.
+
+    Raises:
+        ValueError: no prompts, a run that is no prior, or a model that reads no embeddings or
+            other ones.
+    """
+    if not prompts:
+        raise ValueError("--prior needs a text: --prompt.")
+    missing = {"image_embedding", "tokens"} - set(experiment.conditioning.features)
+    if missing:
+        raise ValueError(
+            "--prior is for a decoder of embeddings, such as configs/emoji_decoder.py trains; "
+            "this model reads none."
+        )
+    stage = load_prior(prior, data_dir=data_dir)
+    clip_run = Path(Record.load(prior).arguments["clip"])
+    clip = load_clip_task(clip_run)
+    tokenizer = clip.tokenizer(data_dir)
+    tokens = np.stack([tokenizer.encode(text) for text in prompts])
+    said = np.asarray(text_encoder(clip, load_params(clip, clip_run), data_dir)(prompts))
+    which = np.arange(num) % len(prompts)
+
+    draw = jax.jit(best_of)
+    key = jax.random.fold_in(jax.random.key(seed), _PRIOR)
+    drawn = []
+    with tqdm(total=num, desc="prior", unit="embedding", disable=None) as bar:
+        for start in range(0, num, batch_size):
+            index = np.arange(start, start + batch_size)
+            rows = which[index % num]
+            told = Told(jnp.asarray(tokens[rows]), jnp.asarray(said[rows]))
+            drawn.append(np.asarray(draw(key, stage, told, jnp.asarray(index))))
+            bar.update(min(batch_size, num - start))
+    known = {"image_embedding": np.concatenate(drawn)[:num], "tokens": tokens[which]}
+    experiment.conditioning.check(known)
+    return known
