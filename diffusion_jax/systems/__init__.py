@@ -3,7 +3,7 @@
 from diffusion_jax.systems.cascade import Stage, cascade
 from diffusion_jax.systems.unclip import (
     CodeStage,
-    Told,
+    Prompts,
     Unclip,
     best_of,
     interpolations,
@@ -12,8 +12,8 @@ from diffusion_jax.systems.unclip import (
 
 __all__ = [
     "CodeStage",
+    "Prompts",
     "Stage",
-    "Told",
     "Unclip",
     "best_of",
     "cascade",

@@ -25,7 +25,7 @@ from diffusion_jax.systems.cascade import Known, Stage, cascade
 from diffusion_jax.types import Condition, Index, Key, Params, Scalar
 
 
-class Told(NamedTuple):
+class Prompts(NamedTuple):
     """Texts, as the stages read them.
 
     Attributes:
@@ -114,7 +114,7 @@ def unit(z: Float[Array, "b d"]) -> Float[Array, "b d"]:
 
 
 def best_of(
-    key: Key, prior: Prior, told: Told, index: Index, count: int = 2
+    key: Key, prior: Prior, told: Prompts, index: Index, count: int = 2
 ) -> Float[Array, "b d"]:
     """z_i of length 1: of `count` draws the one closest to z_t.
 
@@ -148,7 +148,7 @@ class Unclip:
     length: int
     upsamplers: tuple[Stage, ...] = ()
 
-    def sample(self, key: Key, told: Told, index: Index) -> Float[Array, "b h w c"]:
+    def sample(self, key: Key, told: Prompts, index: Index) -> Float[Array, "b h w c"]:
         """Pictures of texts, equation (1)."""
         key_prior, key_decoder = jax.random.split(key)
         z = best_of(key_prior, self.prior, told, index)

@@ -9,7 +9,7 @@ import numpy as np
 from tqdm import tqdm
 
 from diffusion_jax.models.conditioning import Known
-from diffusion_jax.systems.unclip import Told, best_of
+from diffusion_jax.systems.unclip import Prompts, best_of
 from diffusion_jax.training.contrastive import text_encoder
 from diffusion_jax.training.embeddings import load_clip_task
 from diffusion_jax.training.experiment import Experiment
@@ -59,7 +59,7 @@ def embedded_prompts(
         for start in range(0, num, batch_size):
             index = np.arange(start, start + batch_size)
             rows = which[index % num]
-            told = Told(jnp.asarray(tokens[rows]), jnp.asarray(said[rows]))
+            told = Prompts(jnp.asarray(tokens[rows]), jnp.asarray(said[rows]))
             drawn.append(np.asarray(draw(key, stage, told, jnp.asarray(index))))
             bar.update(min(batch_size, num - start))
     known = {"image_embedding": np.concatenate(drawn)[:num], "tokens": tokens[which]}

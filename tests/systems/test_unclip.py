@@ -12,8 +12,8 @@ from diffusion_jax.models import CodePrior, Prompt
 from diffusion_jax.quantization import fit_codes
 from diffusion_jax.systems import (
     CodeStage,
+    Prompts,
     Stage,
-    Told,
     Unclip,
     best_of,
     interpolations,
@@ -52,16 +52,16 @@ def stage(denoiser, shape):
 
 
 UNCLIP = Unclip(stage(prior_denoiser, (D,)), stage(picture_denoiser, (2, 1, 3)), length=5)
-TOLD = Told(jnp.ones((B, 5), jnp.int32), unit(jax.random.normal(jax.random.key(0), (B, D))))
+PROMPTS = Prompts(jnp.ones((B, 5), jnp.int32), unit(jax.random.normal(jax.random.key(0), (B, D))))
 INDEX = jnp.arange(B)
 
 
 def test_pictures_are_of_the_text():
-    pictures = jax.jit(Unclip.sample)(UNCLIP, jax.random.key(1), TOLD, INDEX)
+    pictures = jax.jit(Unclip.sample)(UNCLIP, jax.random.key(1), PROMPTS, INDEX)
     assert pictures.shape == (B, 2, 1, 3)
     drawn = unit(pictures.reshape(B, D) - 0.5)
     # What was clipped, and the prior's spread, are lost.
-    assert float(jnp.sum(drawn * TOLD.embedding, 1).mean()) > 0.9
+    assert float(jnp.sum(drawn * PROMPTS.embedding, 1).mean()) > 0.9
 
 
 def test_upsamplers_enlarge():
@@ -71,24 +71,24 @@ def test_upsamplers_enlarge():
         5,
         (stage(up_denoiser, (4, 1, 3)), stage(up_denoiser, (8, 1, 3))),
     )
-    small = UNCLIP.decode(jax.random.key(1), TOLD.embedding, INDEX)
-    large = chain.decode(jax.random.key(1), TOLD.embedding, INDEX)
+    small = UNCLIP.decode(jax.random.key(1), PROMPTS.embedding, INDEX)
+    large = chain.decode(jax.random.key(1), PROMPTS.embedding, INDEX)
     assert large.shape == (B, 8, 1, 3)
     np.testing.assert_allclose(large.reshape(B, 2, 4, 3).mean(2)[:, :, None], small, atol=0.2)
 
 
 def test_no_text_is_no_text():
-    with_text = UNCLIP.decode(jax.random.key(1), TOLD.embedding, INDEX, TOLD.tokens)
-    without = UNCLIP.decode(jax.random.key(1), TOLD.embedding, INDEX)
-    np.testing.assert_allclose(without.reshape(B, D), TOLD.embedding, atol=0.1)
+    with_text = UNCLIP.decode(jax.random.key(1), PROMPTS.embedding, INDEX, PROMPTS.tokens)
+    without = UNCLIP.decode(jax.random.key(1), PROMPTS.embedding, INDEX)
+    np.testing.assert_allclose(without.reshape(B, D), PROMPTS.embedding, atol=0.1)
     assert float((with_text - without).mean()) > 0.3
 
 
 def test_the_closer_of_two_draws_is_kept():
-    single = best_of(jax.random.key(2), UNCLIP.prior, TOLD, INDEX, 1)
-    several = best_of(jax.random.key(2), UNCLIP.prior, TOLD, INDEX, 8)
+    single = best_of(jax.random.key(2), UNCLIP.prior, PROMPTS, INDEX, 1)
+    several = best_of(jax.random.key(2), UNCLIP.prior, PROMPTS, INDEX, 8)
     np.testing.assert_allclose(jnp.linalg.norm(several, axis=1), 1, atol=1e-5)
-    alike = [jnp.sum(z * TOLD.embedding, 1) for z in (single, several)]
+    alike = [jnp.sum(z * PROMPTS.embedding, 1) for z in (single, several)]
     assert float((alike[1] - alike[0]).mean()) > 0.003
 
     class Fixed:
@@ -97,12 +97,12 @@ def test_the_closer_of_two_draws_is_kept():
         def draw(self, key, known, index):
             return known["text_embedding"] * jnp.where(jax.random.bits(key) % 2, 3.0, -3.0)
 
-    found = best_of(jax.random.key(0), Fixed(), TOLD, INDEX, 8)
-    np.testing.assert_allclose(found, TOLD.embedding, atol=1e-6)
+    found = best_of(jax.random.key(0), Fixed(), PROMPTS, INDEX, 8)
+    np.testing.assert_allclose(found, PROMPTS.embedding, atol=1e-6)
 
 
 def test_variations_keep_what_the_embedding_says():
-    z = TOLD.embedding[:1]
+    z = PROMPTS.embedding[:1]
     picture = z.reshape(1, 2, 1, 3) + 0.02
     same = UNCLIP.variations(jax.random.key(0), picture, z, INDEX, eta=0.0)
     varied = UNCLIP.variations(jax.random.key(0), picture, z, INDEX, eta=1.0)
@@ -114,8 +114,8 @@ def test_variations_keep_what_the_embedding_says():
 def test_interpolations_go_from_one_to_the_other():
     x1 = jax.random.normal(jax.random.key(3), (2, 2, 1, 3))
     weights = jnp.linspace(0.0, 1.0, 5)
-    z, noise = interpolations(TOLD.embedding[:2], x1, weights)
-    np.testing.assert_array_equal(z[jnp.array([0, 4])], TOLD.embedding[:2])
+    z, noise = interpolations(PROMPTS.embedding[:2], x1, weights)
+    np.testing.assert_array_equal(z[jnp.array([0, 4])], PROMPTS.embedding[:2])
     np.testing.assert_array_equal(noise[jnp.array([0, 4])], x1)
     np.testing.assert_allclose(jnp.linalg.norm(z, axis=1), 1, atol=1e-5)
     steps = jnp.sum(z[1:] * z[:-1], 1)
@@ -123,7 +123,7 @@ def test_interpolations_go_from_one_to_the_other():
 
 
 def test_a_difference_of_texts_turns_towards_it():
-    z, before, after = TOLD.embedding[:3][:, None]
+    z, before, after = PROMPTS.embedding[:3][:, None]
     np.testing.assert_array_equal(text_difference(z, before, after, 0.0), z)
     alike = [
         float((text_difference(z, before, after, w) * unit(after - before)).sum())
@@ -136,7 +136,7 @@ def test_a_difference_of_texts_turns_towards_it():
 def code_stage():
     network = CodePrior(D, 20, 5, 16, 1, 2, count=3, buckets=8, alignments=4)
     prompt = Prompt(20, 5, D)
-    condition = prompt.condition({"tokens": TOLD.tokens, "text_embedding": TOLD.embedding})
+    condition = prompt.condition({"tokens": PROMPTS.tokens, "text_embedding": PROMPTS.embedding})
     codes = jnp.zeros((B, 3), int)
     params = network.init(jax.random.key(0), codes, condition, jnp.zeros(B, int))["params"]
     params = jax.tree.map(lambda x: x + 0.2 * jax.random.normal(jax.random.key(1), x.shape), params)
@@ -147,7 +147,7 @@ def code_stage():
 def test_codes_are_drawn_as_the_network_says(code_stage):
     """The first code's frequencies are those of its logits, over the upper alignments."""
     b = 3000
-    one = {"tokens": TOLD.tokens[:1], "text_embedding": TOLD.embedding[:1]}
+    one = {"tokens": PROMPTS.tokens[:1], "text_embedding": PROMPTS.embedding[:1]}
     known = {name: jnp.repeat(value, b, 0) for name, value in one.items()}
     z = jax.jit(CodeStage.draw)(code_stage, jax.random.key(4), known, jnp.arange(b))
     found = np.bincount(np.asarray(code_stage.codes.encode(z))[:, 0], minlength=8) / b
@@ -160,8 +160,8 @@ def test_codes_are_drawn_as_the_network_says(code_stage):
 
 def test_guided_codes_follow_the_text_more(code_stage):
     """Logits n + gamma (c - n): at gamma 0 the text isn't read."""
-    known = {"tokens": TOLD.tokens, "text_embedding": TOLD.embedding}
-    other = {**known, "text_embedding": -TOLD.embedding}
+    known = {"tokens": PROMPTS.tokens, "text_embedding": PROMPTS.embedding}
+    other = {**known, "text_embedding": -PROMPTS.embedding}
     drawn = {}
     for gamma in (0.0, 1.0, 3.0):
         guided = dataclasses.replace(code_stage, guidance=gamma)
