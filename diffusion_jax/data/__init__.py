@@ -3,7 +3,7 @@
 Importing this package needs only numpy and jax; each reader loads its library when it is called.
 """
 
-from diffusion_jax.data.augment import Augment, crop, flip
+from diffusion_jax.data.augment import Augment, crop, flip, patch
 from diffusion_jax.data.bpe import BytePairs
 from diffusion_jax.data.captions import EMOJI_STYLES, caption_alone, captioned, emoji_texts
 from diffusion_jax.data.cleaning import clean, collapse
@@ -95,6 +95,7 @@ __all__ = [
     "mask_text",
     "pair_similarities",
     "parse_caption",
+    "patch",
     "put_on_device",
     "read_map",
     "read_png",

@@ -62,6 +62,35 @@ def crop(least: float = 0.8) -> Augment:
     return Crop(least)
 
 
+def patch(side: int) -> Augment:
+    """A square of so many pixels from each picture, anywhere, as it is; for upsamplers.
+
+    Raises:
+      ValueError: below 1; when pictures come, larger than they are.
+    """
+    if side < 1:
+        raise ValueError(f"patch: the side must be at least 1, not {side}")
+    return Patch(side)
+
+
+@dataclass(frozen=True)
+class Patch:
+    """See `patch`."""
+
+    side: int
+
+    def __call__(self, images: np.ndarray, keys: np.ndarray) -> np.ndarray:
+        b, h, w, _ = images.shape
+        if self.side > min(h, w):
+            raise ValueError(f"patch: no {self.side}x{self.side} in pictures of {h}x{w}")
+        pixels = np.arange(self.side)
+        top, left = (
+            np.floor(uniform(keys, j) * (n - self.side + 1)).astype(int)[:, None] + pixels
+            for j, n in enumerate((h, w))
+        )
+        return images[np.arange(b)[:, None, None], top[:, :, None], left[:, None, :]]
+
+
 @dataclass(frozen=True)
 class Crop:
     """See `crop`."""
@@ -70,7 +99,7 @@ class Crop:
 
     def __call__(self, images: np.ndarray, keys: np.ndarray) -> np.ndarray:
         b, h, w, _ = images.shape
-        side, top, left = (self._uniform(keys, j) for j in range(3))
+        side, top, left = (uniform(keys, j) for j in range(3))
         side = self.least + (1 - self.least) * side
         rows, down = _positions(h, side, top * (1 - side))
         columns, right = _positions(w, side, left * (1 - side))
@@ -83,12 +112,11 @@ class Crop:
         )
         return np.rint(x.swapaxes(1, 2)).astype(np.uint8)
 
-    @staticmethod
-    def _uniform(keys: np.ndarray, draw: int) -> np.ndarray:
-        """A number in [0, 1) for each key, others for each draw."""
-        return (
-            _mixed(keys + np.uint64((draw + 1) * int(_STEP) % 2**64)) >> np.uint64(11)
-        ) * 2.0**-53
+
+def uniform(keys: np.ndarray, draw: int) -> np.ndarray:
+    """A number in [0, 1) for each key, others for each draw."""
+    mixed = _mixed(keys + np.uint64((draw + 1) * int(_STEP) % 2**64))
+    return (mixed >> np.uint64(11)) * 2.0**-53
 
 
 def _positions(size: int, side: np.ndarray, start: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

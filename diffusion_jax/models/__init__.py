@@ -50,6 +50,7 @@ from diffusion_jax.models.unet import (
     ddpm_cifar10,
     digits_unet,
     shapes_unet,
+    upsampler_unet,
 )
 
 __all__ = [
@@ -103,5 +104,6 @@ __all__ = [
     "published_clip",
     "quick_gelu",
     "shapes_unet",
+    "upsampler_unet",
     "with_time",
 ]

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from diffusion_jax.checks import check_between
+from diffusion_jax.corruptions import Corruption
 from diffusion_jax.models.conditioning import Conditioning, Known, array
 from diffusion_jax.processes import expand
 from diffusion_jax.random import example_keys, normal, uniform
@@ -163,11 +164,13 @@ class LowResolution(Conditioning):
     Conditioning augmentation: training adds noise to the small picture, z = sqrt(1 - s^2) low +
     s noise with s ~ U[0, noise), and tells s, as `Condition.vector` [s, 1], so that a picture
     that an earlier stage drew, with its small faults, is no surprise. Sampling may do the same
-    with `augment`; "level" [b] is s, 0 where it isn't known.
+    with `augment`; "level" [b] is s, 0 where it isn't known. A `corruption` comes before the
+    noise, in training alone, and isn't told.
 
     Attributes:
         factor: of height and width.
         noise: the largest s.
+        corruption: such as `RandomBlur()`.
         drop: as in `Conditioning`; null is no picture and no level.
 
     Source: Ho et al. 2021 (arXiv:2106.15282), section 4.2.
@@ -176,6 +179,7 @@ class LowResolution(Conditioning):
     factor: int = 2
     noise: float = 0.5
     drop: float = 0.0
+    corruption: Corruption | None = None
     features = ()
 
     def __post_init__(self) -> None:
@@ -193,6 +197,8 @@ class LowResolution(Conditioning):
     def known(self, key: Key, index: Index, batch: Batch) -> Known:
         level = self.noise * uniform(example_keys(jax.random.fold_in(key, 0), index))
         low = shrink(jnp.asarray(batch["image"]), self.factor)
+        if self.corruption is not None:
+            low = self.corruption(example_keys(jax.random.fold_in(key, 2), index), low)
         return self.augment(jax.random.fold_in(key, 1), index, low, level)
 
     def augment(self, key: Key, index: Index, low: Array, level: Float[Array, " b"]) -> Known:

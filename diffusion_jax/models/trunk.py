@@ -85,7 +85,12 @@ def level_channels(module: Architecture) -> list[int]:
 
 
 def descend(
-    module: Architecture, x: Float[Array, "b h w c"], t: Float[Array, " b"], condition: Condition
+    module: Architecture,
+    x: Float[Array, "b h w c"],
+    t: Float[Array, " b"],
+    condition: Condition,
+    *,
+    middle_attention: bool = True,
 ) -> tuple[Blocks, Array, list[Array]]:
     """Down and through the middle, inside the compact method of `module`.
 
@@ -115,7 +120,8 @@ def descend(
             left.append(h)
 
     h = blocks.residual(h, levels[-1], "middle_block0")
-    h = blocks.attend(h, "middle_attention")
+    if middle_attention:
+        h = blocks.attend(h, "middle_attention")
     h = blocks.residual(h, levels[-1], "middle_block1")
     return blocks, h, left
 

@@ -39,6 +39,9 @@ class UNet(nn.Module):
         multipliers: the channels of each level, in units of `channels`.
         blocks: residual blocks a level.
         attention: heights of the picture at which pixels attend to each other and to tokens.
+        middle_attention: whether pixels attend at the lowest level too. Without it and without
+            `attention` the network is a convolution: trained on parts of pictures, it draws whole
+            ones.
         head_channels: channels of an attention head; None is one head.
         modulate: adaptive group norm instead of adding the embedding.
         dropout: rate in the residual blocks.
@@ -62,6 +65,7 @@ class UNet(nn.Module):
     multipliers: tuple[int, ...] = (1, 2, 2, 2)
     blocks: int = 2
     attention: tuple[int, ...] = (16,)
+    middle_attention: bool = True
     head_channels: int | None = None
     modulate: bool = False
     dropout: float = 0.0
@@ -79,7 +83,7 @@ class UNet(nn.Module):
         t: Float[Array, " b"],
         condition: Condition = Condition(),
     ) -> Float[Array, "b h w out"]:
-        blocks, h, skips = descend(self, x, t, condition)
+        blocks, h, skips = descend(self, x, t, condition, middle_attention=self.middle_attention)
         for i, channels in reversed(list(enumerate(level_channels(self)))):
             for j in range(self.blocks + 1):
                 h = jnp.concatenate([h, skips.pop()], axis=-1)
@@ -120,6 +124,25 @@ def shapes_unet(size: int = 16, channels: int = 32, dtype: Any = jnp.float32) ->
         blocks=1,
         attention=(size // 2, size // 4),
         head_channels=min(32, channels),
+        modulate=True,
+        time_features=Sinusoidal(64),
+        dtype=dtype,
+    )
+
+
+def upsampler_unet(channels: int = 32, dtype: Any = jnp.float32) -> UNet:
+    """A convolutional network for upsamplers of any size, t from 0 to about 1,000; 2.2 M parameters
+    at 32 channels, with a small picture in `condition.image`.
+
+    Source: Ramesh et al. 2022 (arXiv:2204.06125), section 2.1: no attention in the upsamplers.
+    """
+    return UNet(
+        out_channels=3,
+        channels=channels,
+        multipliers=(1, 2, 4),
+        blocks=1,
+        attention=(),
+        middle_attention=False,
         modulate=True,
         time_features=Sinusoidal(64),
         dtype=dtype,

@@ -17,8 +17,9 @@ def stage_of(
     *,
     steps: int | None = None,
     guidance: float | None = None,
+    shape: tuple[int, ...] | None = None,
 ) -> Stage:
-    """A diffusion model as a stage, by default with the recipe's steps and guidance."""
+    """A diffusion model as a stage, by default with the recipe's steps, guidance and size."""
     steps = steps or experiment.sample_steps or 25
 
     def denoiser(params: Params, known: Known, guidance: Scalar) -> Denoiser:
@@ -29,14 +30,20 @@ def stage_of(
         denoiser=denoiser,
         params=params,
         process=experiment.process,
-        shape=tuple(experiment.image_shape),
+        shape=tuple(shape or experiment.image_shape),
         sampler=experiment.sampler,
         times=experiment.grid(steps),
         guidance=experiment.guidance if guidance is None else guidance,
     )
 
 
-def load_stage(run_dir: Path, *, steps: int | None = None, guidance: float | None = None) -> Stage:
+def load_stage(
+    run_dir: Path,
+    *,
+    steps: int | None = None,
+    guidance: float | None = None,
+    shape: tuple[int, ...] | None = None,
+) -> Stage:
     """A run of a diffusion model as a stage.
 
     Raises:
@@ -45,7 +52,8 @@ def load_stage(run_dir: Path, *, steps: int | None = None, guidance: float | Non
     task = load_task(run_dir)
     if not isinstance(task, Experiment):
         raise ValueError(f"{run_dir} holds no diffusion model.")
-    return stage_of(task, load_params(task, run_dir), steps=steps, guidance=guidance)
+    params = load_params(task, run_dir)
+    return stage_of(task, params, steps=steps, guidance=guidance, shape=shape)
 
 
 def load_prior(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from diffusion_jax.data import Augment, Source
@@ -97,9 +98,13 @@ class Task(abc.ABC):
 
     def check_source(self, source: Source) -> None:
         """Raises ValueError unless the data are what the network is made for."""
-        if tuple(source.image_shape) != tuple(self.image_shape):
+        shape = tuple(source.image_shape)
+        if self.augment is not None:  # which may take a part of each picture
+            one = self.augment(np.zeros((1, *shape), np.uint8), np.zeros(1, np.uint64))
+            shape = one.shape[1:]
+        if shape != tuple(self.image_shape):
             raise ValueError(
-                f"{source.name} has pictures of {source.image_shape}, and the recipe's network is "
+                f"{source.name} has pictures of {shape}, and the recipe's network is "
                 f"for {self.image_shape}."
             )
 

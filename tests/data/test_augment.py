@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from diffusion_jax.data.augment import Crop, crop, example_keys
+from diffusion_jax.data.augment import Crop, crop, example_keys, patch
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (6, 12, 12, 3), np.uint8)
 KEYS = example_keys(0, np.arange(6))
@@ -46,3 +46,22 @@ def test_sides_and_places_are_independent():
 def test_a_side_out_of_range(least):
     with pytest.raises(ValueError, match="least side"):
         crop(least)
+
+
+def test_patches_are_parts_of_the_pictures_and_lie_everywhere():
+    rows, columns = np.mgrid[:6, :9].astype(np.uint8)
+    image = np.stack([rows, columns], axis=-1)
+    many = patch(4)(np.repeat(image[None], 400, 0), example_keys(0, np.arange(400)))
+    assert many.shape == (400, 4, 4, 2)
+    np.testing.assert_array_equal(many - many[:, :1, :1], np.repeat(image[None, :4, :4], 400, 0))
+    corners = {tuple(corner) for corner in many[:, 0, 0].tolist()}
+    assert corners == {(i, j) for i in range(3) for j in range(6)}
+    again = patch(4)(image[None], example_keys(0, np.arange(400))[7:8])
+    np.testing.assert_array_equal(again[0], many[7])
+
+
+def test_patches_larger_than_the_picture_are_refused():
+    with pytest.raises(ValueError, match="no 7x7 in pictures of 6x9"):
+        patch(7)(np.zeros((1, 6, 9, 3), np.uint8), np.zeros(1, np.uint64))
+    with pytest.raises(ValueError, match="at least 1"):
+        patch(0)

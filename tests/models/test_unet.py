@@ -16,6 +16,7 @@ from diffusion_jax.models import (
     ddpm_cifar10,
     from_linen,
     shapes_unet,
+    upsampler_unet,
     with_time,
 )
 from diffusion_jax.models.layers import ResidualBlock, average_pool, nearest
@@ -230,3 +231,16 @@ def test_class_labels_are_one_hot_and_null_is_zero():
         labels.null({"label": jnp.array([2, 0])}).vector, np.zeros((2, 4))
     )
     assert ClassLabels(0).condition({}) == ClassLabels(0).null({}) == Condition()
+
+
+def test_an_upsampler_is_a_convolution_of_any_size():
+    """Its parameters, made for one size, take another; nothing in it attends."""
+    network = upsampler_unet(8)
+
+    def told(h, w):
+        x = jnp.zeros((1, h, w, 3))
+        return x, jnp.zeros(1), Condition(vector=jnp.zeros((1, 2)), image=x)
+
+    params = jax.eval_shape(network.init, KEY, *told(16, 16))
+    assert not any("attention" in name for name in params["params"])
+    assert jax.eval_shape(network.apply, params, *told(24, 8)).shape == (1, 24, 8, 3)

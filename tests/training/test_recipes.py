@@ -32,7 +32,7 @@ CASES += [("digits_soft", {"corruption": "mask"})]
 CASES += [("digits_cold", {"degradation": how}) for how in ("pixelation", "snow")]
 
 PREPARED = [("mnist", {}), ("fashion_mnist", {}), ("fashion_mnist_dit", {})]
-PREPARED += [("cifar10", {"optimizer": "adafactor"})]
+PREPARED += [("cifar10", {"optimizer": "adafactor"}), ("emoji_upsampler", {"side": 16})]
 
 
 def noise(shape, split, data_dir=None):
