@@ -26,8 +26,8 @@ from diffusion_jax.evaluation import (  # noqa: E402
     digits_judge,
     evaluate_frechet,
 )
+from diffusion_jax.training.drawing import draw  # noqa: E402
 from diffusion_jax.training.runs import load_experiment, load_params  # noqa: E402
-from diffusion_jax.training.sample_cli import draw  # noqa: E402
 from diffusion_jax.training.sampling import cycle_labels  # noqa: E402
 from diffusion_jax.training.sharding import data_mesh  # noqa: E402
 

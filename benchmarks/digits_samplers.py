@@ -17,8 +17,8 @@ from diffusion_jax.training.platform import set_xla_flags
 set_xla_flags()
 
 from diffusion_jax.evaluation import digits_judge  # noqa: E402
+from diffusion_jax.training.drawing import draw  # noqa: E402
 from diffusion_jax.training.runs import load_experiment, load_params  # noqa: E402
-from diffusion_jax.training.sample_cli import draw  # noqa: E402
 from diffusion_jax.training.sampler_cli import SamplerName, choose_sampler  # noqa: E402
 from diffusion_jax.training.sampling import cycle_labels  # noqa: E402
 from diffusion_jax.training.sharding import data_mesh  # noqa: E402

@@ -35,8 +35,8 @@ from diffusion_jax.evaluation import (  # noqa: E402
 )
 from diffusion_jax.samplers import DDIM, Ancestral  # noqa: E402
 from diffusion_jax.training import checkpoints  # noqa: E402
+from diffusion_jax.training.drawing import draw  # noqa: E402
 from diffusion_jax.training.runs import load_experiment, load_params  # noqa: E402
-from diffusion_jax.training.sample_cli import draw  # noqa: E402
 from diffusion_jax.training.sampling import cycle_labels  # noqa: E402
 from diffusion_jax.training.sharding import data_mesh  # noqa: E402
 

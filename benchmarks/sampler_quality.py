@@ -34,9 +34,9 @@ from diffusion_jax.data import to_uint8  # noqa: E402
 from diffusion_jax.data.files import write_atomically  # noqa: E402
 from diffusion_jax.evaluation import evaluate_frechet  # noqa: E402
 from diffusion_jax.training import checkpoints  # noqa: E402
+from diffusion_jax.training.drawing import draw  # noqa: E402
 from diffusion_jax.training.experiment import Experiment, Grid  # noqa: E402
 from diffusion_jax.training.runs import load_experiment, load_params  # noqa: E402
-from diffusion_jax.training.sample_cli import draw  # noqa: E402
 from diffusion_jax.training.sampling import cycle_labels  # noqa: E402
 from diffusion_jax.training.sharding import data_mesh  # noqa: E402
 from diffusion_jax.types import Sampler  # noqa: E402

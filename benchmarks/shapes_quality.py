@@ -38,8 +38,8 @@ from diffusion_jax.evaluation import (  # noqa: E402
     judge_segmentation,
     read_picture,
 )
+from diffusion_jax.training.drawing import draw  # noqa: E402
 from diffusion_jax.training.runs import load_experiment, restore_params  # noqa: E402
-from diffusion_jax.training.sample_cli import draw  # noqa: E402
 from diffusion_jax.training.sampling import known_of  # noqa: E402
 from diffusion_jax.training.sharding import data_mesh  # noqa: E402
 

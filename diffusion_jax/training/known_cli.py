@@ -177,7 +177,8 @@ def known_from(experiment: Experiment, num: int, told: Told, data_dir: Path | No
         if "image" in found and "image" in read:
             raise ValueError(f"{as_flag(option)} and another flag each name the picture.")
         found |= {name: np.resize(v, (num, *np.shape(v)[1:])) for name, v in read.items()}
-    if all(values[option] for option, part in reads.items() if part is not None):
+    given = all(values[option] for option, part in reads.items() if part is not None)
+    if given and all(type(part) in READERS for part in parts):
         return found
     return {**usual_known(experiment, num, data_dir), **found}
 

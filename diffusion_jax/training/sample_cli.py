@@ -8,11 +8,11 @@ from typing import Annotated, Literal
 
 import numpy as np
 import tyro
-from tqdm import tqdm
 
 from diffusion_jax.data import grid, save_png, to_uint8
 from diffusion_jax.data.files import write_atomically
 from diffusion_jax.models.conditioning import Known
+from diffusion_jax.training.drawing import draw
 from diffusion_jax.training.editing_cli import (
     check_starts_from_noise,
     guided_within,
@@ -31,15 +31,13 @@ from diffusion_jax.training.sampler_cli import (
 )
 from diffusion_jax.training.sampling import (
     check_known,
-    count_of,
-    sample_batches,
 )
 from diffusion_jax.training.sharding import MeshOptions, batch_parts, check_divides
 from diffusion_jax.training.signals import ended_at_once
 from diffusion_jax.training.steering_cli import Steering
 from diffusion_jax.training.task import check_seed
-from diffusion_jax.training.unclip_cli import embedded_prompts
-from diffusion_jax.types import Params, Process, Sampler
+from diffusion_jax.training.unclip_cli import check_upsamplers, embedded_prompts, enlarged
+from diffusion_jax.types import Process
 
 ADJUSTS = ("eta", "order", "variance", "churn", "delta")  # flags of some samplers
 
@@ -83,6 +81,8 @@ class SampleOptions:
     """what the model is told"""
     prior: Path | None = None
     """run folder of a prior, which makes of each --prompt what unCLIP's decoder reads"""
+    upsampler: tuple[Path, ...] = ()
+    """run folders of upsamplers, each of which enlarges what the one before drew"""
     init_image: Path | None = None
     """PNG to begin from instead of noise"""
     strength: float | None = None
@@ -129,6 +129,7 @@ def sample_command(argv: Sequence[str]) -> None:
         raise ValueError(f"--out and --npz are both {options.out}; one would replace the other.")
     known = told_of(experiment, options)
 
+    check_upsamplers(options.upsampler, experiment.image_shape)
     experiment = options.steering.steered(experiment, known, mesh, options.data_dir)
     check_known(experiment, known, guidance)
     params = load_params(experiment, options.run_dir, options.weights, options.step, mesh)
@@ -145,7 +146,11 @@ def sample_command(argv: Sequence[str]) -> None:
         mesh=mesh,
         data_dir=options.data_dir,
     )
-    scale = max(1, 64 // experiment.image_shape[0])
+    for number, run in enumerate(options.upsampler, 1):
+        pictures = enlarged(
+            run, pictures, number, seed=options.seed, mesh=mesh, batch_size=options.batch_size
+        )
+    scale = max(1, 64 // pictures.shape[1])
     save_png(options.out, grid(to_uint8(pictures), scale=scale))
     print(f"wrote {options.num} pictures to {options.out}")
     if options.npz:
@@ -234,31 +239,6 @@ def choose_steps(experiment: Experiment, options: SampleOptions) -> int:
         raise ValueError(f"--steps is {options.steps}; it must be at least 1.")
     adaptive = options.sampler == "adaptive" and options.grid == "recipe"
     return options.steps or only or (1 if adaptive else 50)
-
-
-def draw(
-    experiment: Experiment, params: Params, sampler: Sampler, known: Known, **how
-) -> np.ndarray:
-    """All pictures [n h w c] in [-1, 1], with a progress bar; arguments of `sample_batches`.
-
-    Raises:
-        FloatingPointError: a picture isn't finite.
-    """
-    done: list[np.ndarray] = []
-    first = 0
-    bar = tqdm(total=count_of(known), unit="picture", disable=None, dynamic_ncols=True)
-    with bar, ended_at_once():
-        for pictures in sample_batches(experiment, params, sampler, known, **how):
-            finite = np.isfinite(pictures).all((1, 2, 3))
-            if not finite.all():
-                raise FloatingPointError(
-                    f"picture {first + finite.argmin()} isn't finite, so nothing is written; less "
-                    "guidance or another sampler may keep it so."
-                )
-            done.append(pictures)
-            first += len(pictures)
-            bar.update(len(pictures))
-    return np.concatenate(done)
 
 
 def check_writable(path: Path) -> None:

@@ -1,20 +1,25 @@
-"""unCLIP by sample.py's flags: what a prior makes of prompts, for a decoder to draw."""
+"""unCLIP by sample.py's flags: what a prior makes of prompts, and upsamplers of pictures."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from tqdm import tqdm
 
 from diffusion_jax.models.conditioning import Known
+from diffusion_jax.models.image_conditioning import LowResolution
 from diffusion_jax.systems.unclip import Prompts, best_of
 from diffusion_jax.training.contrastive import text_encoder
+from diffusion_jax.training.drawing import draw
 from diffusion_jax.training.embeddings import load_clip_task
 from diffusion_jax.training.experiment import Experiment
 from diffusion_jax.training.recipes import Record
-from diffusion_jax.training.runs import load_params
+from diffusion_jax.training.runs import load_experiment, load_params
 from diffusion_jax.training.stages import load_prior
 
 _PRIOR = 2**32 - 5  # a stream of the key beside those of `samplers.loop` and `editing`
@@ -52,7 +57,7 @@ def embedded_prompts(
     said = np.asarray(text_encoder(clip, load_params(clip, clip_run), data_dir)(prompts))
     which = np.arange(num) % len(prompts)
 
-    draw = jax.jit(best_of)
+    best = jax.jit(best_of)
     key = jax.random.fold_in(jax.random.key(seed), _PRIOR)
     drawn = []
     with tqdm(total=num, desc="prior", unit="embedding", disable=None) as bar:
@@ -60,8 +65,48 @@ def embedded_prompts(
             index = np.arange(start, start + batch_size)
             rows = which[index % num]
             told = Prompts(jnp.asarray(tokens[rows]), jnp.asarray(said[rows]))
-            drawn.append(np.asarray(draw(key, stage, told, jnp.asarray(index))))
+            drawn.append(np.asarray(best(key, stage, told, jnp.asarray(index))))
             bar.update(min(batch_size, num - start))
     known = {"image_embedding": np.concatenate(drawn)[:num], "tokens": tokens[which]}
     experiment.conditioning.check(known)
     return known
+
+
+def check_upsamplers(runs: Sequence[Path], shape: tuple[int, ...]) -> None:
+    """Raises ValueError, before any work, for a run that enlarges no pictures of this kind."""
+    for run in runs:
+        task = load_experiment(run)
+        if not isinstance(task.conditioning, LowResolution) or task.image_shape[2:] != shape[2:]:
+            raise ValueError(
+                f"--upsampler {run} enlarges no pictures of {shape[2]} channels, as "
+                "configs/emoji_upsampler.py's do."
+            )
+
+
+def enlarged(
+    run: Path, pictures: np.ndarray, number: int, *, seed: int, batch_size: int, mesh: Mesh
+) -> np.ndarray:
+    """What an upsampler makes of pictures [n h w c] in [-1, 1].
+
+    Args:
+        run: its folder; it may have been trained on patches of another size.
+        pictures: of any size that it can halve.
+        number: of the stage, from 1: its noise isn't that of the ones before.
+        seed, batch_size, mesh: as of the other pictures.
+    """
+    experiment = load_experiment(run)
+    conditioning: Any = experiment.conditioning
+    height, width = (conditioning.factor * n for n in pictures.shape[1:3])
+    experiment = replace(experiment, image_shape=(height, width, pictures.shape[3]))
+    return draw(
+        experiment,
+        load_params(experiment, run, mesh=mesh),
+        experiment.sampler,
+        {"low": pictures},
+        desc=f"{height}x{width}",
+        steps=experiment.sample_steps or 25,
+        guidance=1.0,
+        seed=(seed + number * 0x9E3779B9) % 2**32,
+        batch_size=batch_size,
+        mesh=mesh,
+    )

@@ -12,7 +12,8 @@ import diffusion_jax as dj
 from diffusion_jax.data import SHAPES_WORDS, save_png
 from diffusion_jax.models import ClassLabels, from_linen
 from diffusion_jax.models.clip import CLIP, TextTransformer, VisionTransformer
-from diffusion_jax.training import known_cli, sample_cli
+from diffusion_jax.training import drawing as pictures_of
+from diffusion_jax.training import known_cli
 from diffusion_jax.training.contrastive import image_encoder, text_encoder
 from diffusion_jax.training.known_cli import Told, known_from
 from diffusion_jax.training.recipes import load_recipe
@@ -144,8 +145,8 @@ def test_a_picture_is_changed_a_little_in_a_hole(pictures):
 
 def drawing(monkeypatch, batches):
     """What sample.py makes of these batches of pictures."""
-    monkeypatch.setattr(sample_cli, "sample_batches", lambda *_: batches())
-    return sample_cli.draw(toy.recipe(), (), dj.DDIM(), {"label": np.zeros(4)})
+    monkeypatch.setattr(pictures_of, "sample_batches", lambda *_: batches())
+    return pictures_of.draw(toy.recipe(), (), dj.DDIM(), {"label": np.zeros(4)})
 
 
 def test_pictures_that_are_not_finite_are_not_written(monkeypatch):

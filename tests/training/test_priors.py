@@ -55,6 +55,23 @@ def recipe(features: int, vocabulary: int, length: int, steps: int = 2):
 """
 
 
+# shapes_upsampling, on patches, with such a network.
+UPSAMPLER = """
+import dataclasses
+from pathlib import Path
+from diffusion_jax.data import patch
+from diffusion_jax.models import from_linen
+from diffusion_jax.training.recipes import load_recipe
+from tests.training import toy
+
+
+def recipe(steps: int = 2):
+    task = load_recipe(Path("configs/shapes_upsampling.py"))(steps, 8, size=32)
+    small = from_linen(toy.Tiny(4))
+    return dataclasses.replace(task, model=small, image_shape=(16, 16, 3), augment=patch(16))
+"""
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A working directory with the recipes and a run of a CLIP."""
@@ -64,6 +81,7 @@ def folder(tmp_path_factory):
         (folder / "configs" / path.name).symlink_to(path)
     (folder / "configs" / "tiny.py").write_text(TINY)
     (folder / "configs" / "decoder.py").write_text(DECODER)
+    (folder / "configs" / "upsampler.py").write_text(UPSAMPLER)
     before = os.getcwd()
     os.chdir(folder)
     train_command(["configs/tiny.py", "--run-dir", "runs/clip", *FEW])
@@ -160,6 +178,16 @@ def test_a_chain_of_runs_draws_pictures_of_prompts(small, folder):
     np.testing.assert_array_equal(two, three[:2])
 
 
+def test_upsamplers_enlarge_what_was_drawn(folder, capsys):
+    """Trained on patches, it draws whole pictures; each stage has noise of its own."""
+    train_command(["configs/upsampler.py", *FEW])
+    twice = "--upsampler runs/upsampler runs/upsampler"
+    sample_command(f"runs/decoder --num 3 --steps 2 --batch-size 2 --npz a.npz {twice}".split())
+    with np.load("a.npz") as arrays:
+        assert arrays["pictures"].shape == (3, 64, 64, 3)
+        assert np.isfinite(arrays["pictures"]).all()
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -167,6 +195,7 @@ def test_a_chain_of_runs_draws_pictures_of_prompts(small, folder):
         ("runs/decoder --prior runs/clip --prompt ball", "holds no prior"),
         ("runs/decoder --prior runs/prior --prompt ball --label 1", "with --prompt alone"),
         ("runs/prior --prompt ball", "draws no pictures"),
+        ("runs/decoder --upsampler runs/decoder", "enlarges no pictures of 3 channels"),
     ],
 )
 def test_sample_refuses(folder, capsys, flags, message):

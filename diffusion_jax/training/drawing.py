@@ -1,0 +1,42 @@
+"""All pictures that are asked for, with a progress bar."""
+
+import numpy as np
+from tqdm import tqdm
+
+from diffusion_jax.models.conditioning import Known
+from diffusion_jax.training.experiment import Experiment
+from diffusion_jax.training.sampling import count_of, sample_batches
+from diffusion_jax.training.signals import ended_at_once
+from diffusion_jax.types import Params, Sampler
+
+
+def draw(
+    experiment: Experiment,
+    params: Params,
+    sampler: Sampler,
+    known: Known,
+    *,
+    desc: str | None = None,
+    **how,
+) -> np.ndarray:
+    """All pictures [n h w c] in [-1, 1], with a progress bar of this name; arguments of
+    `sample_batches`.
+
+    Raises:
+        FloatingPointError: a picture isn't finite.
+    """
+    done: list[np.ndarray] = []
+    first = 0
+    bar = tqdm(total=count_of(known), desc=desc, unit="picture", disable=None, dynamic_ncols=True)
+    with bar, ended_at_once():
+        for pictures in sample_batches(experiment, params, sampler, known, **how):
+            finite = np.isfinite(pictures).all((1, 2, 3))
+            if not finite.all():
+                raise FloatingPointError(
+                    f"picture {first + finite.argmin()} isn't finite, so nothing is written; less "
+                    "guidance or another sampler may keep it so."
+                )
+            done.append(pictures)
+            first += len(pictures)
+            bar.update(len(pictures))
+    return np.concatenate(done)
