@@ -9,6 +9,8 @@ import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from diffusion_jax.data.bpe_symbols import alphabet
+
 Merges = tuple[tuple[str, str], ...]
 
 START, END, END_OF_WORD = "<|startoftext|>", "<|endoftext|>", "</w>"
@@ -73,8 +75,8 @@ def read_folder(path: str | os.PathLike[str]) -> Published:
 
     Raises:
       FileNotFoundError: it has neither.
-      ValueError: they aren't CLIP's kind of byte pairs, tokens aren't numbered 0, 1, 2, ..., or
-        tokens were added to the vocabulary.
+      ValueError: they aren't CLIP's kind of byte pairs, tokens aren't numbered 0, 1, 2, ..., tokens
+        were added to the vocabulary, or no merge makes one, as when merges.txt was cut short.
     """
     folder = Path(path)
     if (folder / "tokenizer.json").is_file():
@@ -88,12 +90,24 @@ def read_folder(path: str | os.PathLike[str]) -> Published:
         )
     if (folder / "added_tokens.json").is_file():
         numbers = _extended(numbers, _json(folder / "added_tokens.json"), folder)
-    if sorted(map(str, numbers.values())) != sorted(map(str, range(len(numbers)))):
+    free = set(range(len(numbers)))
+    for token, number in numbers.items():
+        if type(number) is not int or number not in free:
+            raise ValueError(
+                f"the vocabulary in {folder} should number its {len(numbers)} tokens from 0 to "
+                f"{len(numbers) - 1}, each once, as integers, but {token!r} has {number!r:.60}"
+            )
+        free.remove(number)
+    pad = _pad(folder)
+    # A merge makes each token but the ends, what fills up, and single bytes.
+    single = {symbol + ending for symbol in alphabet() for ending in ("", END_OF_WORD)}
+    unmade = numbers.keys() - single - {left + right for left, right in merges} - {START, END, pad}
+    if unmade:
         raise ValueError(
-            f"the vocabulary in {folder} should number its {len(numbers)} tokens from 0 to "
-            f"{len(numbers) - 1}, each once"
+            f"the vocabulary in {folder} has {len(unmade)} tokens that no merge makes, such as "
+            f"{min(unmade)!r}; its list of {len(merges)} merges may be cut short"
         )
-    return Published(merges, tuple(sorted(numbers, key=numbers.__getitem__)), _pad(folder))
+    return Published(merges, tuple(sorted(numbers, key=numbers.__getitem__)), pad)
 
 
 def _whole(file: Path) -> tuple[Merges, dict[str, int]]:
@@ -107,9 +121,19 @@ def _whole(file: Path) -> tuple[Merges, dict[str, int]]:
             f"{file} is not CLIP's kind of byte pairs: words should end in {END_OF_WORD!r}, not "
             f"{model.get('end_of_word_suffix')!r}"
         )
-    merges = tuple(_pair(pair) for pair in model["merges"])
-    added = {token["content"]: token["id"] for token in content.get("added_tokens") or ()}
-    return merges, _extended(model["vocab"], added, file)
+    added = content.get("added_tokens") or []
+    try:
+        _require(isinstance(model["vocab"], dict), "vocab", "a mapping", model["vocab"])
+        _require(isinstance(model["merges"], list), "merges", "a list", model["merges"])
+        _require(isinstance(added, list), "added_tokens", "a list", added)
+        for token in added:
+            named = isinstance(token, dict) and isinstance(token.get("content"), str)
+            _require(named and "id" in token, "an added token", "a content and its id", token)
+        merges = tuple(_pair(pair) for pair in model["merges"])
+    except ValueError as error:
+        raise ValueError(f"{file} is not a tokenizer of byte pairs: {error}") from error
+    numbers = {token["content"]: token["id"] for token in added}
+    return merges, _extended(model["vocab"], numbers, file)
 
 
 def _extended(numbers: dict[str, int], added: dict[str, int], where: Path) -> dict[str, int]:
@@ -145,5 +169,13 @@ def _json(file: Path) -> dict[str, Any]:
 
 def _pair(pair: Any) -> tuple[str, str]:
     """("a", "b") of "a b" or ["a", "b"]: tokenizer.json has had both forms."""
-    left, right = pair.split(" ") if isinstance(pair, str) else pair
-    return left, right
+    match pair.split(" ") if isinstance(pair, str) else pair:
+        case [str(left), str(right)]:
+            return left, right
+        case _:
+            raise ValueError(f"a merge should be two symbols, not {pair!r:.60}")
+
+
+def _require(right: bool, name: str, wanted: str, found: Any) -> None:
+    if not right:
+        raise ValueError(f"{name} should be {wanted}, not {found!r:.60}")

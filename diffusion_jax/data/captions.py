@@ -24,12 +24,18 @@ def captioned(source: Source, tokenizer: Tokenizer, texts: Texts, count: int) ->
     first; of more, the first `count`.
 
     Raises:
-        ValueError: count is below 1, or the first record has no text.
+        ValueError: count is below 1, or the first record has no text, or not the features that
+            `texts` reads.
     """
     if count < 1:
         raise ValueError(f"count is {count}; a picture needs at least 1 text.")
-    if len(source) and not texts(source[0]):
-        raise ValueError(f"{source.name}: the first record has no text")
+    if len(source):
+        try:
+            first = texts(source[0])
+        except ValueError as error:
+            raise ValueError(f"{source.name}: {error}") from error
+        if not first:
+            raise ValueError(f"{source.name}: the first record has no text")
 
     def tokens(record: Mapping[str, Any]) -> dict[str, Any]:
         said = texts(record)
@@ -40,7 +46,12 @@ def captioned(source: Source, tokenizer: Tokenizer, texts: Texts, count: int) ->
 
 
 def caption_alone(record: Mapping[str, Any]) -> Sequence[str]:
-    """The record's caption."""
+    """The record's caption.
+
+    Raises:
+        ValueError: it has none.
+    """
+    _require(record, "caption")
     return (record["caption"],)
 
 
@@ -54,7 +65,11 @@ def emoji_texts(record: Mapping[str, Any]) -> Sequence[str]:
     wolf: animal, face
     animal mammal: wolf, in noto style
     animal mammal: animal, face
+
+    Raises:
+        ValueError: one of these features isn't in the record.
     """
+    _require(record, "caption", "keywords", "subgroup", "style")
     name, style = record["caption"], EMOJI_STYLES[record["style"]]
     words = [w.strip() for w in record["keywords"].split(",")]
     others = ", ".join([w for w in words if w and w != name][:KEYWORDS]) or name
@@ -66,3 +81,10 @@ def emoji_texts(record: Mapping[str, Any]) -> Sequence[str]:
         f"{kind}: {name}, in {style} style",
         f"{kind}: {others}",
     )
+
+
+def _require(record: Mapping[str, Any], *features: str) -> None:
+    for name in features:
+        if name not in record:
+            known = ", ".join(sorted(record))
+            raise ValueError(f"the record has no feature {name!r}; it holds {known}")

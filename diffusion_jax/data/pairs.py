@@ -53,19 +53,27 @@ def pair_similarities(
       batch: pictures in a call; the last call has what is left.
 
     Raises:
-      ValueError: no pairs, a batch below 1, a picture that isn't uint8, or embeddings that aren't
-        unit rows.
+      ValueError: no pairs, a batch below 1, a picture that isn't uint8 [h, w, c], or embeddings
+        that aren't unit rows of one d.
     """
     if batch < 1:
         raise ValueError(f"batch must be at least 1, not {batch}")
     remaining, found = iter(pairs), []
     while taken := list(itertools.islice(remaining, batch)):
         pictures, texts = np.stack([picture for picture, _ in taken]), [text for _, text in taken]
-        if pictures.dtype != np.uint8:
-            raise ValueError(f"pictures of pairs must be uint8 [h, w, c], not {pictures.dtype}")
+        if pictures.dtype != np.uint8 or pictures.ndim != 4:
+            raise ValueError(
+                f"pictures of pairs must be uint8 [h, w, c], not {pictures.dtype} "
+                f"{list(pictures.shape[1:])}"
+            )
         pixels = jnp.asarray(pictures, jnp.float32) / 127.5 - 1
         images = unit_rows("embeddings of pictures", encode_images(pixels), len(taken))
         words = unit_rows("embeddings of texts", encode_texts(texts), len(taken))
+        if images.shape != words.shape:  # d = 1 would be broadcast
+            raise ValueError(
+                f"embeddings of pictures {list(images.shape)} and of texts {list(words.shape)} "
+                "must have the same d"
+            )
         found.append((images * words).sum(1))
     if not found:
         raise ValueError("there are no pairs of pictures and texts")

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 
 from diffusion_jax.data.pairs import EncodeImages, EncodeTexts, pair_similarities
 from diffusion_jax.evaluation.inputs import to_levels
@@ -63,8 +63,16 @@ def evaluate_clip_score(
       batch: pictures in a call.
 
     Raises:
-      ValueError: what `to_levels` and `pair_similarities` refuse.
+      ValueError: a picture that isn't [h, w, c], or what `to_levels` and `pair_similarities`
+        refuse.
     """
-    levels = ((to_levels(np.asarray(picture)[None])[0], prefix + text) for picture, text in pairs)
+    levels = ((_levels(picture), prefix + text) for picture, text in pairs)
     cosines = pair_similarities(encode_images, encode_texts, levels, batch=batch)
     return ClipScore(float(clip_score(cosines, w).mean()), float(cosines.mean()), cosines)
+
+
+def _levels(picture: np.ndarray | jax.Array) -> UInt8[np.ndarray, "h w c"]:
+    pixels = np.asarray(picture)
+    if pixels.ndim != 3:
+        raise ValueError(f"a picture of a pair must be [h, w, c], not {list(pixels.shape)}")
+    return to_levels(pixels[None])[0]

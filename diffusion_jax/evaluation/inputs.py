@@ -23,9 +23,12 @@ def to_levels(images: Images) -> Levels:
       images: `[n, h, w, c]`; uint8 passes unchanged, floats are in [-1, 1], overshoots are clipped.
 
     Raises:
-      ValueError: values that are not finite, or floats that are plainly on the scale 0..255.
+      ValueError: another shape, values that are not finite, or floats that are plainly on the scale
+        0..255.
     """
     pixels = np.asarray(images)
+    if pixels.ndim != 4:
+        raise ValueError(f"pictures must be [n, h, w, c], not {list(pixels.shape)}")
     if pixels.dtype == np.uint8:
         return pixels
     pixels = pixels.astype(np.float32)  # bfloat16 too
@@ -44,22 +47,29 @@ def to_levels(images: Images) -> Levels:
 
 
 def checked_labels(labels: Labels, count: int, classes: int) -> Int[np.ndarray, " n"]:
-    """Labels as int32 `[count]`; refuses another number of them, or one outside 0..classes - 1."""
-    checked = np.asarray(labels).astype(np.int32)
-    if len(checked) != count:
-        raise ValueError(f"{count} images, but {len(checked)} labels")
+    """Labels as int32 `[count]`; refuses others than `count` integers in 0..classes - 1."""
+    checked = _integers(labels, count)
     outside = (checked < 0) | (checked >= classes)
     if outside.any():
         raise ValueError(
             f"labels must lie in 0..{classes - 1}, got {checked[outside][0]} "
             f"at index {np.argmax(outside)}"
         )
-    return checked
+    return checked.astype(np.int32)
 
 
 def agreement(predicted: Int[np.ndarray, " n"], labels: Labels) -> float:
     """Share of predictions, in [0, 1], that equal their label."""
-    expected = np.asarray(labels)
-    if len(expected) != len(predicted) or not len(predicted):
-        raise ValueError(f"{len(predicted)} images, but {len(expected)} labels")
+    expected = _integers(labels, len(predicted))
+    if not len(predicted):
+        raise ValueError("0 images have no accuracy; give at least one")
     return float(np.mean(predicted == expected))
+
+
+def _integers(labels: Labels, count: int) -> Integer[np.ndarray, " n"]:
+    given = np.asarray(labels)
+    if given.ndim != 1 or not np.issubdtype(given.dtype, np.integer):
+        raise ValueError(f"labels must be integers [n], not {given.dtype} {list(given.shape)}")
+    if len(given) != count:
+        raise ValueError(f"{count} images, but {len(given)} labels")
+    return given

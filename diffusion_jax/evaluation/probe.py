@@ -62,18 +62,18 @@ def linear_probe(
       iterations: of L-BFGS at most. A fit that was stopped there is used as it is, as the paper's.
 
     Raises:
-      ValueError: features that aren't finite [n, d], labels that don't match or leave a class out,
-        a single class, or classes too small for the held-out share to hold any picture.
+      ValueError: features that aren't finite [n, d], labels that aren't integers [n] or leave a
+        class out, a single class, or classes too small for the held-out share to hold any picture.
 
     Source: Radford et al. 2021 (arXiv:2103.00020), appendix A.3.
     """
     rows = _checked(features)
     targets = checked_labels(labels, len(rows), np.iinfo(np.int32).max)
-    counts = np.bincount(targets)
-    if len(counts) < 2 or not counts.all():
+    present, counts = np.unique(targets, return_counts=True)
+    if len(present) < 2 or present[-1] >= len(present):
         raise ValueError(
             "a probe needs at least two classes, numbered 0..classes - 1 without a gap, not "
-            f"{np.flatnonzero(counts).tolist()}"
+            f"{present.tolist()}"
         )
     if not 0 < held_out < 1:
         raise ValueError(f"held_out must be in (0, 1), not {held_out}")
@@ -113,9 +113,14 @@ def probe_accuracy(
     """Share of pictures, in [0, 1], whose largest logit is their label's.
 
     Raises:
-      ValueError: another number of labels than of features, or none.
+      ValueError: features that aren't finite [n, d] of the probe's d, none of them, or labels that
+        aren't n integers in 0..classes - 1.
     """
-    return agreement(np.asarray(probe(features)).argmax(1), labels)
+    rows, (d, classes) = _checked(features), probe.weights.shape
+    if rows.shape[1] != d:
+        raise ValueError(f"this probe reads features [n, {d}], not {list(rows.shape)}")
+    known = checked_labels(labels, len(rows), classes)
+    return agreement(np.asarray(probe(features)).argmax(1), known)
 
 
 def _peak(tried: dict[float, float]) -> float:
@@ -148,6 +153,8 @@ def _fitted(
 
 def _checked(features: Features) -> Float[np.ndarray, "n d"]:
     rows = np.asarray(features).astype(np.float64)
+    if rows.ndim != 2:
+        raise ValueError(f"features must be [n, d], not {list(rows.shape)}")
     if not np.isfinite(rows).all():
         raise ValueError(
             f"features must be finite, but row {np.argmin(np.isfinite(rows).all(1))} isn't"

@@ -66,9 +66,10 @@ def recall(
       at: the k, 1 to m.
 
     Raises:
-      ValueError: shapes that don't agree, embeddings that aren't unit rows, a k out of range, or a
-        query without a right answer.
+      ValueError: shapes that don't agree, embeddings that aren't unit rows, marks that aren't bool,
+        a k out of range, or a query without a right answer.
     """
+    correct = _marks(correct)
     asked, known = unit_rows("queries", queries), unit_rows("answers", answers)
     if correct.shape != (len(asked), len(known)) or asked.shape[1] != known.shape[1]:
         raise ValueError(
@@ -98,15 +99,17 @@ def chance(correct: Bool[np.ndarray, "n m"], at: Sequence[int] = (1, 5, 10)) -> 
       at: the k, 1 to m.
 
     Raises:
-      ValueError: a k out of range, no query, or one without a right answer.
+      ValueError: marks that aren't bool [n, m], a k out of range, no query, or one without a right
+        answer.
 
     >>> chance(np.eye(4, dtype=bool), at=(1, 2))
     {1: 0.25, 2: 0.5}
     """
+    correct = _marks(correct)
     count, right = correct.shape[1], correct.sum(1)
-    wrong = [k for k in at if not 1 <= k <= count]
+    wrong = [k for k in at if not isinstance(k, int | np.integer) or not 1 <= k <= count]
     if wrong:
-        raise ValueError(f"R@{wrong[0]} among {count} answers: k must be in 1..{count}")
+        raise ValueError(f"R@{wrong[0]} among {count} answers: k must be in 1..{count}, an integer")
     if not right.size or not right.all():
         without = f"query {np.argmin(right)} has no right answer" if right.size else "no queries"
         raise ValueError(f"recall isn't defined: {without}")
@@ -148,7 +151,8 @@ def retrieval(
 
     Source: Radford et al. 2021 (arXiv:2103.00020), section 3.1 and Table 13.
     """
-    return Retrieval(recall(images, texts, matches, at), recall(texts, images, matches.T, at))
+    marks = _marks(matches)
+    return Retrieval(recall(images, texts, marks, at), recall(texts, images, marks.T, at))
 
 
 def across_groups(
@@ -187,6 +191,19 @@ def across_groups(
         if asked.any():
             found[a, b] = recall(rows[members[a]][asked], rows[members[b]], same[asked], at)
     return found
+
+
+def _marks(correct: Bool[np.ndarray, "n m"]) -> Bool[np.ndarray, "n m"]:
+    """Which answers are right, as bool; 0 and 1 will do."""
+    given = np.asarray(correct)
+    integers = np.issubdtype(given.dtype, np.integer)
+    known = given.dtype == bool or (integers and np.isin(given, (0, 1)).all())
+    if given.ndim != 2 or not known:
+        raise ValueError(
+            "which answers are right must be bool [n, m], or 0 and 1, "
+            f"not {given.dtype} {list(given.shape)}"
+        )
+    return given.astype(bool, copy=False)
 
 
 def _drawn(

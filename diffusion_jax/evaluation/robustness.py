@@ -30,17 +30,24 @@ def robustness(
       strengths: for all shifts, or by the name of each. Strength 0 of a shift of ours is none.
 
     Raises:
-      ValueError: no strengths for a shift, a shift that changes the shape or isn't finite, or
-        pictures that `to_levels` refuses.
+      ValueError: no strengths for a shift, strengths for none of the shifts, a shift that changes
+        the shape or isn't finite, no pictures, or some that `to_levels` refuses.
     """
     pixels = to_levels(images).astype(np.float32) / np.float32(127.5) - 1
+    if not len(pixels):
+        raise ValueError("there are no pictures to shift")
+    named = strengths if isinstance(strengths, Mapping) else dict.fromkeys(shifts, strengths)
+    for name in shifts:
+        if not len(named.get(name, ())):
+            raise ValueError(f"there are no strengths for the shift {name!r}")
+    unknown = [name for name in named if name not in shifts]
+    if unknown:
+        known = ", ".join(shifts)
+        raise ValueError(f"there are strengths for {unknown[0]!r}, and the shifts are {known}")
     curves: dict[str, dict[float, float]] = {}
     for name, shift in shifts.items():
-        wanted = strengths.get(name, ()) if isinstance(strengths, Mapping) else strengths
-        if not len(wanted):
-            raise ValueError(f"there are no strengths for the shift {name!r}")
         curves[name] = {}
-        for strength in wanted:
+        for strength in named[name]:
             moved = np.asarray(shift(pixels, strength), np.float32)
             if moved.shape != pixels.shape or not np.isfinite(moved).all():
                 raise ValueError(
@@ -52,9 +59,14 @@ def robustness(
 
 
 def noise(seed: int = 0) -> Shift:
-    """White noise whose standard deviation is the strength (pixels span 2), the same at each."""
+    """White noise whose standard deviation is the strength (pixels span 2), the same at each.
+
+    Raises:
+      ValueError: when called, a strength below 0 or that isn't finite.
+    """
 
     def shift(images: Pixels, strength: float) -> Pixels:
+        _check_strength("noise", strength)
         white = np.random.default_rng(seed).standard_normal(images.shape, np.float32)
         return images + np.float32(strength) * white
 
@@ -62,7 +74,17 @@ def noise(seed: int = 0) -> Shift:
 
 
 def blur(images: Pixels, strength: float) -> Pixels:
-    """A Gaussian blur whose standard deviation in pixels is the strength; edges are mirrored."""
+    """A Gaussian blur whose standard deviation in pixels is the strength; edges are mirrored.
+
+    Raises:
+      ValueError: a strength below 0 or that isn't finite.
+    """
     from scipy import ndimage
 
+    _check_strength("blur", strength)
     return ndimage.gaussian_filter(images, (0, strength, strength, 0))
+
+
+def _check_strength(name: str, strength: float) -> None:
+    if not 0 <= strength < np.inf:
+        raise ValueError(f"the strength of {name} must be at least 0 and finite, not {strength}")

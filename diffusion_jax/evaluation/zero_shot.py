@@ -31,11 +31,16 @@ def class_embeddings(
       batch: texts in a call; the last call has what is left.
 
     Raises:
-      ValueError: no names or templates, a template without {}, a name twice, embeddings that aren't
-        unit rows, or templates that cancel out.
+      ValueError: no names or templates, one text instead of several, a template without {}, a name
+        twice, a batch below 1, embeddings that aren't unit rows, or templates that cancel out.
 
     Source: Radford et al. 2021 (arXiv:2103.00020), section 3.1.4.
     """
+    for what, given in (("names", names), ("templates", templates)):
+        if isinstance(given, str):
+            raise ValueError(f"{what} must be a sequence of texts, not the text {given!r}")
+    if batch < 1:
+        raise ValueError(f"batch must be at least 1, not {batch}")
     without = [t for t in templates if "{}" not in t]
     if not names or not templates or without:
         raise ValueError(
@@ -71,6 +76,11 @@ def zero_shot_predictions(
       ValueError: embeddings that aren't unit rows of one d, or top out of range.
     """
     pictures, names = unit_rows("images", images), unit_rows("classes", classes)
+    if pictures.shape[1] != names.shape[1]:
+        raise ValueError(
+            f"images {list(pictures.shape)} and classes {list(names.shape)} must be [n, d] and "
+            "[classes, d]"
+        )
     if not 1 <= top <= len(names):
         raise ValueError(f"top must be in 1..{len(names)}, the number of classes, not {top}")
     return np.argsort(-(pictures @ names.T), axis=1, kind="stable")[:, :top].astype(np.int32)
@@ -91,7 +101,7 @@ def zero_shot_accuracy(
       `found[k]` is the top-k accuracy, and `chance[k]` = k / classes.
 
     Raises:
-      ValueError: what `recall` refuses, or a label out of range.
+      ValueError: what `recall` refuses, or labels that aren't n integers in 0..classes - 1.
 
     Source: Radford et al. 2021 (arXiv:2103.00020), section 3.1.
     """

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from diffusion_jax.interop.clip_fields import CONFIG, PICTURES
 from diffusion_jax.interop.clip_layouts import (
     not_a_parameter,
     openai_rows,
@@ -41,8 +42,6 @@ from diffusion_jax.models.clip_vision import VisionTransformer
 from diffusion_jax.models.stack import Remat
 from diffusion_jax.types import Params
 
-CONFIG, PICTURES = "config.json", "preprocessor_config.json"
-
 
 def load_clip(
     path: str | os.PathLike[str],
@@ -67,8 +66,8 @@ def load_clip(
         remat, dtype: of the towers, where `clip` isn't given.
 
     Raises:
-        ValueError: a pickle, a file that is cut short, sizes that aren't known here, or arrays
-            that don't fit, all of which are named.
+        ValueError: a pickle, a file that is cut short, a config whose fields aren't known here, or
+            arrays that don't fit, of which the first are named.
         FileNotFoundError: no such file or folder, or no config.json.
     """
     path = Path(path)

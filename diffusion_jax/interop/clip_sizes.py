@@ -1,5 +1,6 @@
 """The sizes of a CLIP: from transformers' config.json and back."""
 
+import functools
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -8,6 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from diffusion_jax.interop.clip_fields import FIELDS, listed, number, per_channel, section
 from diffusion_jax.interop.clip_layouts import tower_of
 from diffusion_jax.interop.layouts import Shapes, flat
 from diffusion_jax.models.clip import CLIP
@@ -27,7 +29,6 @@ ACTIVATIONS: Mapping[str, Activation] = {
 TEXT = {
     "hidden_size": 512,
     "intermediate_size": 2048,
-    "projection_dim": 512,
     "num_hidden_layers": 12,
     "num_attention_heads": 8,
     "max_position_embeddings": 77,
@@ -39,7 +40,6 @@ TEXT = {
 VISION = {
     "hidden_size": 768,
     "intermediate_size": 3072,
-    "projection_dim": 512,
     "num_hidden_layers": 12,
     "num_attention_heads": 12,
     "num_channels": 3,
@@ -59,38 +59,47 @@ def from_config(config: Config, names: Shapes, pictures: Config, **computation: 
         names: of the file's arrays, which say whether one tower alone is projected.
         pictures: of preprocessor_config.json, for mean and std; may be empty.
         computation: remat and dtype of the towers.
+
+    Raises:
+        ValueError: another model's config, or a field that no CLIP has so.
     """
     kind = config.get("model_type")
     told = {**pictures_of(pictures), **computation}
     if kind == "clip":
         text, vision = (
-            {**(config.get(f"{part}_config") or {}), **(config.get(f"{part}_config_dict") or {})}
+            {**section(config, f"{part}_config"), **section(config, f"{part}_config_dict")}
             for part in ("text", "vision")
         )
-        features = config.get("projection_dim", 512)
+        features = _features(config)
         return CLIP(_vision(vision, features, told), _text(text, features, computation))
     projected = any(name.endswith("_projection.weight") for name in names)
-    projected |= any("WithProjection" in name for name in config.get("architectures") or ())
+    projected |= any("WithProjection" in name for name in listed(config, "architectures"))
     if kind == "clip_text_model":
-        features = config.get("projection_dim", 512) if projected else None
+        features = _features(config) if projected else None
         return CLIP(None, _text(config, features, computation))
     if kind == "clip_vision_model":
-        features = config.get("projection_dim", 512) if projected else None
+        features = _features(config) if projected else None
         return CLIP(_vision(config, features, told), None)
     raise ValueError(f"config.json is of a model_type {kind!r}, and no CLIP's.")
 
 
 def pictures_of(config: Config) -> dict[str, Any]:
     """mean and std, where preprocessor_config.json has them."""
-    names = (("mean", "image_mean"), ("std", "image_std"))
-    return {ours: tuple(config[theirs]) for ours, theirs in names if theirs in config}
+    bounds = (("mean", -math.inf), ("std", 0.0))
+    return {
+        ours: per_channel(config, f"image_{ours}", above=above)
+        for ours, above in bounds
+        if f"image_{ours}" in config
+    }
+
+
+def _features(config: Config) -> int | None:
+    return number("projection_dim", config.get("projection_dim", 512))
 
 
 def _text(config: Config, features: int | None, computation: Config) -> TextTransformer:
-    c = {**TEXT, **config}
+    c = _fields(TEXT, config)
     end = c["eos_token_id"]
-    if not isinstance(end, int):
-        raise ValueError(f"eos_token_id is {end!r} in config.json; a text ends with one id.")
     return TextTransformer(
         features,
         c["vocab_size"],
@@ -105,15 +114,15 @@ def _text(config: Config, features: int | None, computation: Config) -> TextTran
 
 
 def _vision(config: Config, features: int | None, told: Config) -> VisionTransformer:
-    c = {**VISION, **config}
+    c = _fields(VISION, config)
     channels = c["num_channels"]
     tower = VisionTransformer(
         features,
         c["hidden_size"],
         c["num_hidden_layers"],
         c["num_attention_heads"],
-        _side(c["patch_size"]),
-        _side(c["image_size"]),
+        c["patch_size"],
+        c["image_size"],
         **_shared(c),
         **told,
     )
@@ -125,23 +134,36 @@ def _vision(config: Config, features: int | None, told: Config) -> VisionTransfo
     return tower
 
 
+def _fields(defaults: Config, config: Config) -> dict[str, Any]:
+    """What a tower reads; where a config says nothing, what transformers takes."""
+    c = {name: config.get(name, default) for name, default in defaults.items()}
+    c |= {name: _side(name, c[name]) for name in ("patch_size", "image_size") if name in c}
+    for name, value in c.items():
+        if name in FIELDS:
+            number(name, value)
+    return c
+
+
 def _shared(c: Config) -> dict[str, Any]:
-    if c["hidden_act"] not in ACTIVATIONS:
+    name = c["hidden_act"]
+    if not isinstance(name, str) or name not in ACTIVATIONS:
         raise ValueError(
-            f"hidden_act is {c['hidden_act']!r} in config.json; {', '.join(ACTIVATIONS)} are known."
+            f"hidden_act is {name!r:.60} in config.json; {', '.join(ACTIVATIONS)} are known."
         )
     return {
-        "activation": ACTIVATIONS[c["hidden_act"]],
+        "activation": ACTIVATIONS[name],
         "epsilon": c["layer_norm_eps"],
         "hidden": c["intermediate_size"],
     }
 
 
-def _side(value: Any) -> int:
-    sides = set(value) if isinstance(value, list | tuple) else {value}
-    if len(sides) != 1:
-        raise ValueError(f"pictures and patches are square here, and config.json has {value}.")
-    return sides.pop()
+def _side(name: str, value: Any) -> Any:
+    sides = value if isinstance(value, list) and value else [value]
+    if any(side != sides[0] for side in sides):
+        raise ValueError(
+            f"pictures and patches are square here, and config.json has {name} {value!r:.60}."
+        )
+    return sides[0]
 
 
 def to_config(clip: CLIP) -> dict[str, Any]:
@@ -246,14 +268,16 @@ def shapes_of(clip: CLIP) -> dict[str, tuple[int, ...]]:
         tower = clip.image
         if not isinstance(tower, ModifiedResNet):
             tower = tower_of(tower, VisionTransformer)
-        pixels = jnp.zeros((1, tower.image_size, tower.image_size, len(tower.mean)))
+        side = tower.image_size
+        pixels = jax.ShapeDtypeStruct((1, side, side, len(tower.mean)), jnp.float32)
     if clip.text is not None:
-        tokens = jnp.zeros((1, 1), jnp.int32)
+        tokens = jax.ShapeDtypeStruct((1, 1), jnp.int32)
     if pixels is None and tokens is None:
         raise ValueError("a CLIP without towers has no parameters.")
     given = {"encode_text": (tokens,), "encode_image": (pixels,)}
     method = "encode_text" if pixels is None else "encode_image"
     inputs = given[method] if pixels is None or tokens is None else (pixels, tokens)
     chosen = method if len(inputs) == 1 else "__call__"
-    like = jax.eval_shape(lambda key: clip.init(key, *inputs, method=chosen), jax.random.key(0))
+    init = functools.partial(clip.init, method=chosen)
+    like = jax.eval_shape(init, jax.random.key(0), *inputs)
     return {path: leaf.shape for path, leaf in flat(like["params"]).items()}

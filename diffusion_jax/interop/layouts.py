@@ -14,6 +14,7 @@ import numpy as np
 from diffusion_jax.interop.safetensors import Tensors
 from diffusion_jax.types import Params
 
+_NAMED = 8  # arrays, in a message
 FLOATS = ("F16", "BF16", "F32", "F64")
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -135,7 +136,8 @@ def from_theirs(
         ignored: which names of theirs are no parameters.
 
     Raises:
-        ValueError: names that lack, that nobody asked for, other shapes or dtypes: all at once.
+        ValueError: names that lack, that nobody asked for, other shapes or dtypes: the first of
+            all.
     """
     _compare(tensors, their_shapes(rows, ours), ignored)
     leaves: dict[str, Any] = {}
@@ -169,5 +171,8 @@ def _compare(tensors: Tensors, wanted: Shapes, ignored: Callable[[str], bool]) -
         elif tensors.dtypes[name] not in FLOATS:
             problems.append(f"{name} has dtype {tensors.dtypes[name]}, and floats are wanted")
     if problems:
-        listed = "".join(f"\n  {problem};" for problem in sorted(problems))
+        lines = sorted(problems)
+        if len(lines) > _NAMED:
+            lines[_NAMED:] = [f"and {len(lines) - _NAMED} more"]
+        listed = "".join(f"\n  {line};" for line in lines)
         raise ValueError(f"{tensors.where} doesn't fit, in {len(problems)} arrays:{listed[:-1]}.")

@@ -46,8 +46,8 @@ def open_tensors(path: str | os.PathLike[str]) -> Iterator[Tensors]:
     """The arrays of a file, or of a folder: its `model.safetensors`, its shards, or its only file.
 
     Raises:
-        ValueError: a pickle, a truncated or another file, shards that lack what their index names,
-            or a folder of several files without an index.
+        ValueError: a pickle, a truncated or another file, an index without a map of arrays to
+            files, shards that lack what it names, or a folder of several files without an index.
         FileNotFoundError: no such file, or none in the folder.
     """
     from safetensors import SafetensorError, safe_open
@@ -82,7 +82,9 @@ def _files(path: Path) -> tuple[set[str], list[Path]]:
     if (path / WHOLE).is_file():
         return set(), [path / WHOLE]
     if (path / INDEX).is_file():
-        shards = read_json(path / INDEX)["weight_map"]
+        shards = read_json(path / INDEX).get("weight_map")
+        if not isinstance(shards, dict) or not all(isinstance(n, str) for n in shards.values()):
+            raise ValueError(f"{path / INDEX} has no weight_map, an object of array -> file name.")
         names = sorted(set(shards.values()))
         outside = [name for name in names if Path(name).name != name]
         if outside:

@@ -54,7 +54,8 @@ def softmax_objective(pairs: Pairs, *, chunk: int | None = None) -> tuple[Array,
         The loss in nats, and {"image_to_text", "text_to_image"}: top-1 accuracies in the batch.
 
     Raises:
-        ValueError: the embeddings aren't [b d] both, or `chunk` doesn't divide b.
+        ValueError: the embeddings aren't [b d] both, there are none, scale or bias isn't a scalar,
+            or `chunk` doesn't divide b.
     """
 
     def add(carry: tuple[Array, Array], logits: Array, same: Array):
@@ -147,10 +148,14 @@ def _over_captions(pairs: Pairs, chunk: int | None, start: Any, add: Callable) -
 def _sizes(pairs: Pairs, chunk: int | None) -> tuple[int, int]:
     """Of the batch, and of a chunk of it."""
     image, text = pairs.image, pairs.text
-    if image.ndim != 2 or image.shape != text.shape:
+    if image.ndim != 2 or image.shape != text.shape or not len(image):
         raise ValueError(
-            f"embeddings of pictures {image.shape} and captions {text.shape} must be [b d] both."
+            f"embeddings of pictures {image.shape} and captions {text.shape} must be [b d] both, "
+            "with b at least 1."
         )
+    for name, value in (("scale", pairs.scale), ("bias", pairs.bias)):
+        if value is not None and jnp.ndim(value):  # it would be broadcast
+            raise ValueError(f"the {name} of logits must be a scalar, not {jnp.shape(value)}.")
     b = image.shape[0]
     size = b if chunk is None else min(chunk, b)
     if size < 1 or b % size:

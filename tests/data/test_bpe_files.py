@@ -9,6 +9,7 @@ import pytest
 from diffusion_jax.data import BytePairs, clean, collapse
 
 MERGES = (("c", "a"), ("ca", "t</w>"), ("r", "e"), ("re", "d</w>"), ("<", "3</w>"), ("a", "t</w>"))
+LIST = "\n".join(["#version: 0.2", *(" ".join(pair) for pair in MERGES)])
 
 
 @pytest.fixture
@@ -103,7 +104,9 @@ class TestFolder:
             ("vocab.json", "[1]", "should hold a mapping, not a list"),
             ("vocab.json", '{"a": 1}', "number its 1 tokens from 0 to 0"),
             ("vocab.json", '{"a": 0}', "no token '<|endoftext|>'"),
-            ("merges.txt", "#version: 0.2\nx y\n", "'x' and 'y' merge, but there is no token 'xy'"),
+            ("merges.txt", f"{LIST}\nx y\n", "'x' and 'y' merge, but there is no token 'xy'"),
+            ("merges.txt", "", "has 6 tokens that no merge makes, .* list of 0 merges may be cut"),
+            ("merges.txt", LIST[:-7], "1 tokens that no merge makes, such as 'at</w>'"),
             ("added_tokens.json", '{"<cat-toy>": 600}', "adds '<cat-toy>' to the vocabulary"),
             ("tokenizer_config.json", '{"pad_token": "<pad>"}', "has no token '<pad>'"),
             ("tokenizer.json", '{"model": {}}', "it has no vocab and merges"),
@@ -113,6 +116,41 @@ class TestFolder:
         (folder / name).write_text(content)
         with pytest.raises(ValueError, match=sentence):
             BytePairs.from_folder(folder)
+
+    @pytest.mark.parametrize("number", ["0", 0.0, False, None, 1, -1, 514])
+    def test_refuses_what_is_no_number_of_a_token(self, folder, number):
+        numbers = json.loads((folder / "vocab.json").read_text()) | {"!": number}
+        (folder / "vocab.json").write_text(json.dumps(numbers))
+        with pytest.raises(ValueError, match=r"each once, as integers, but '.*' has "):
+            BytePairs.from_folder(folder)
+
+    @pytest.mark.parametrize(
+        ("model", "more", "sentence"),
+        [
+            ({"vocab": ["a"]}, {}, r"vocab should be a mapping, not \['a'\]"),
+            ({"merges": None}, {}, "merges should be a list, not None"),
+            ({"merges": ["a b c"]}, {}, "a merge should be two symbols, not 'a b c'"),
+            ({"merges": [["a", 1]]}, {}, r"a merge should be two symbols, not \['a', 1\]"),
+            ({"merges": [3]}, {}, "a merge should be two symbols, not 3"),
+            ({}, {"added_tokens": {"a": 1}}, "added_tokens should be a list, not {'a': 1}"),
+            ({}, {"added_tokens": [{"content": "a"}]}, "should be a content and its id, not {'con"),
+            ({}, {"added_tokens": ["a"]}, "should be a content and its id, not 'a'"),
+        ],
+    )
+    def test_refuses_a_whole_that_is_malformed(self, folder, model, more, sentence):
+        self.whole(folder, **model)
+        file = folder / "tokenizer.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | more))
+        with pytest.raises(ValueError, match=f"is not a tokenizer of byte pairs: .*{sentence}"):
+            BytePairs.from_folder(folder)
+
+    def test_what_fills_up_needs_no_merge(self, folder):
+        numbers = json.loads((folder / "vocab.json").read_text())
+        (folder / "vocab.json").write_text(json.dumps(numbers | {"<pad>": len(numbers)}))
+        with pytest.raises(ValueError, match="such as '<pad>'"):
+            BytePairs.from_folder(folder)
+        (folder / "tokenizer_config.json").write_text('{"pad_token": "<pad>"}')
+        assert BytePairs.from_folder(folder).pad == len(numbers)
 
     def test_refuses_another_kind(self, folder):
         self.whole(folder, end_of_word_suffix=None)

@@ -4,10 +4,14 @@ import numpy as np
 import pytest
 
 from diffusion_jax.data import (
+    SHAPES_WORDS,
     Source,
     StrokeDetector,
     above,
+    caption_alone,
+    captioned,
     clip_filter,
+    emoji_texts,
     from_arrays,
     intersection,
     similarities,
@@ -148,3 +152,43 @@ def test_refusals():
     ):
         with pytest.raises(ValueError, match=sentence):
             call()
+
+
+@pytest.mark.parametrize(
+    ("scores", "kept"),
+    [(np.array([0, 1, 2, 255], np.uint8), [2, 3]), (np.array([-128, 1, 2, 0], np.int8), [1, 2])],
+)
+def test_scores_of_few_bits_do_not_wrap(scores, kept):
+    np.testing.assert_array_equal(clip_filter(scores, 0.5), kept)
+
+
+@pytest.mark.usefixtures("untyped")
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (lambda s: clip_filter(s[:, None], 0.5), r"scores must be \[n\], not \[10, 1\]"),
+        (lambda s: above(s.reshape(5, 2), 0.5), r"scores must be \[n\], not \[5, 2\]"),
+        (lambda s: above(s, np.nan), "threshold must be a number, not NaN"),
+        (lambda s: clip_filter(s, 0.01), "0.01 keeps none of 10 pairs"),
+        (lambda s: intersection(s > 0.5, s > 0.3), r"not bool \[10\]; np.flatnonzero makes"),
+        (lambda s: intersection(s), r"integers \[k\], not float64 \[10\]"),
+    ],
+)
+def test_what_is_no_scores_and_no_indices_is_refused(call, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        call(np.linspace(0, 1, 10))
+
+
+@pytest.mark.parametrize("fraction", [0.0, 1.1, 0.01])
+def test_a_fraction_is_refused_before_anything_is_encoded(fraction):
+    source, calls = Captioned(), []
+    with pytest.raises(ValueError, match="fraction"):
+        t_mars(source, calls.append, calls.append, StrokeDetector(), fraction)
+    assert calls == []
+
+
+@pytest.mark.parametrize("texts", [caption_alone, emoji_texts])
+def test_texts_of_a_source_without_captions_are_refused(texts):
+    plain = from_arrays("plain", np.zeros((2, 4, 4, 3), np.uint8))
+    with pytest.raises(ValueError, match="plain: the record has no feature 'caption'; it holds im"):
+        captioned(plain, SHAPES_WORDS, texts, 1)

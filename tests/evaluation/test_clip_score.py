@@ -1,5 +1,7 @@
 """CLIPScore of encoders whose cosines are known."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -86,3 +88,25 @@ def test_refusals():
         pair_similarities(encode_images, encode_texts, iter(pairs()))
     with pytest.raises(ValueError, match="batch must be at least 1"):
         pair_similarities(encode_images, encode_texts, iter(pairs()), batch=0)
+
+
+@pytest.mark.parametrize("other", [1, 3])
+def test_encoders_of_other_dimensions_are_refused(other):
+    def encode(texts):
+        return np.eye(1, other).repeat(len(texts), 0)
+
+    sentence = rf"pictures \[4, 2\] and of texts \[4, {other}\] must have the same d"
+    with pytest.raises(ValueError, match=sentence):
+        evaluate_clip_score(encode_images, encode, pairs())
+
+
+@pytest.mark.usefixtures("untyped")
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+@pytest.mark.parametrize("shape", [(4, 4), (1, 4, 4, 3)])
+def test_pictures_of_pairs_are_h_w_c(shape, dtype):
+    pairs = [(np.zeros(shape, dtype), "same")]
+    with pytest.raises(ValueError, match=rf"be \[h, w, c\], not {re.escape(str(list(shape)))}"):
+        evaluate_clip_score(encode_images, encode_texts, pairs)
+    if dtype is np.uint8:
+        with pytest.raises(ValueError, match=r"must be uint8 \[h, w, c\], not uint8 \["):
+            pair_similarities(encode_images, encode_texts, pairs)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from diffusion_jax.data import digits
-from diffusion_jax.evaluation import blur, linear_probe, noise, probe_accuracy, robustness
+from diffusion_jax.evaluation import Probe, blur, linear_probe, noise, probe_accuracy, robustness
 
 
 def clusters(seed, n, classes=4, d=8, spread=0.1):
@@ -65,12 +65,40 @@ def test_the_order_of_pictures_only_moves_who_is_held_out():
         (np.ones((4, 2)), np.array([0, 1, 0]), {}, "4 images, but 3 labels"),
         (np.full((4, 2), np.nan), np.array([0, 1, 0, 1]), {}, "row 0 isn't"),
         (np.ones((4, 2)), np.array([0, 1, 0, 1]), {}, "at most 2 pictures holds none"),
+        (np.ones((4, 2)), np.array([0, 1, 0, 3 * 10**8]), {}, r"without a gap, not \[0, 1, 3000"),
+        (np.ones((4, 2)), np.array([0.0, 1.0, 0.0, 1.0]), {}, r"integers \[n\], not float64 \[4\]"),
+        (
+            np.ones((4, 2)),
+            np.array([[0], [1], [0], [1]]),
+            {},
+            r"integers \[n\], not int64 \[4, 1\]",
+        ),
+        (np.ones(4), np.array([0, 1, 0, 1]), {}, r"features must be \[n, d\], not \[4\]"),
         (np.ones((4, 2)), np.array([0, 1, 0, 1]), {"held_out": 1.0}, r"must be in \(0, 1\)"),
     ],
 )
+@pytest.mark.usefixtures("untyped")
 def test_refusals(features, labels, options, sentence):
     with pytest.raises(ValueError, match=sentence):
         linear_probe(features, labels, **options)
+
+
+@pytest.mark.usefixtures("untyped")
+@pytest.mark.parametrize(
+    ("features", "labels", "sentence"),
+    [
+        (np.ones((2, 3)), np.array([[0], [1]]), r"must be integers \[n\], not int64 \[2, 1\]"),
+        (np.ones((2, 3)), np.array([0.0, np.nan]), r"must be integers \[n\], not float64 \[2\]"),
+        (np.ones((2, 3)), np.array([0, 2]), r"must lie in 0\.\.1, got 2 at index 1"),
+        (np.full((2, 3), np.nan), np.array([0, 1]), "row 0 isn't"),
+        (np.ones((2, 4)), np.array([0, 1]), r"reads features \[n, 3\], not \[2, 4\]"),
+        (np.ones((0, 3)), np.zeros(0, int), "0 images have no accuracy"),
+    ],
+)
+def test_accuracies_of_what_is_no_features_and_no_labels_are_refused(features, labels, sentence):
+    probe = Probe(np.ones((3, 2), np.float32), np.zeros(2, np.float32), 1.0, 1.0)
+    with pytest.raises(ValueError, match=sentence):
+        probe_accuracy(probe, features, labels)
 
 
 def test_curves_begin_at_the_clean_accuracy_and_fall():
@@ -120,6 +148,19 @@ def test_shifts_that_break_pictures_are_refused():
         (lambda x, s: x[:1], (1.0,), r"at 1 made \[1, 4, 4, 1\] of \[2, 4, 4, 1\]"),
         (lambda x, s: x * np.nan, (1.0,), "aren't finite"),
         (lambda x, s: x, {"other": (1.0,)}, "no strengths for the shift 'mine'"),
+        (lambda x, s: x, {"mine": (1.0,), "other": (1.0,)}, "'other', and the shifts are mine"),
+        (blur, (-1.0,), "strength of blur must be at least 0 and finite, not -1.0"),
+        (blur, (np.nan,), "not nan"),
+        (blur, (np.inf,), "not inf"),
+        (noise(), (-1.0,), "strength of noise must be at least 0"),
     ):
         with pytest.raises(ValueError, match=sentence):
             robustness(lambda x: 0.0, images, {"mine": shift}, strengths)
+
+
+@pytest.mark.usefixtures("untyped")
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_shifted_are_pictures_and_some(dtype):
+    for shape, sentence in (((4, 4, 1), r"must be \[n, h, w, c\], not"), ((0, 4, 4, 1), "no pict")):
+        with pytest.raises(ValueError, match=sentence):
+            robustness(lambda x: 0.0, np.zeros(shape, dtype), {"blur": blur}, (0.0,))

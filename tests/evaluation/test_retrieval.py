@@ -118,6 +118,13 @@ def test_half_precision_embeddings_are_unit_enough():
     assert recall(rows, rows, np.eye(10, dtype=bool), at=[1]).found[1] == 1.0
 
 
+@pytest.mark.usefixtures("untyped")
+@pytest.mark.parametrize("marks", [np.ndarray.tolist, lambda marks: marks.astype(int)])
+def test_matches_may_be_lists_and_0_or_1(marks):
+    rows, matches = unit(np.random.default_rng(9), 12, 4), np.eye(12, dtype=bool)
+    assert retrieval(rows, rows, marks(matches)) == retrieval(rows, rows, matches)
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
@@ -126,8 +133,13 @@ def test_half_precision_embeddings_are_unit_enough():
         (lambda q, a, c: (q, a, c[:, :5]), r"must be \[n, d\], \[m, d\] and \[n, m\]"),
         (lambda q, a, c: (q, a, c & False), "query 0 has no right answer"),
         (lambda q, a, c: (q, a[:9], c[:, :9]), r"R@10 among 9 answers: k must be in 1\.\.9"),
+        (lambda q, a, c: (q, a, c, (1.5,)), r"R@1\.5 among 12 answers: .* 1\.\.12, an integer"),
+        (lambda q, a, c: (q, a, c * 0.5), r"must be bool \[n, m\], .* not float64 \[12, 12\]"),
+        (lambda q, a, c: (q, a, 2 * c), r"must be bool \[n, m\], .* not int64 \[12, 12\]"),
+        (lambda q, a, c: (q, a, c[0]), r"must be bool \[n, m\], .* not bool \[12\]"),
     ],
 )
+@pytest.mark.usefixtures("untyped")
 def test_refusals(change, sentence):
     rng = np.random.default_rng(8)
     case = change(unit(rng, 12, 4), unit(rng, 12, 4), np.eye(12, dtype=bool))

@@ -92,6 +92,8 @@ def test_classes_that_are_alike_share_their_pictures():
         ((), ("{}",), "not 0 names"),
         (NAMES, ("a photo",), r"templates \['a photo'\]"),
         (("cat", "cat"), ("{}",), "must differ"),
+        ("cat", ("{}",), "names must be a sequence of texts, not the text 'cat'"),
+        (NAMES, "a {}", "templates must be a sequence of texts, not the text 'a {}'"),
     ],
 )
 def test_refusals(names, templates, sentence):
@@ -109,3 +111,29 @@ def test_refuses_templates_that_cancel_out_and_labels_out_of_range():
         zero_shot_accuracy(np.eye(4), np.eye(4), np.array([0, 1, 2, 4]), top=(1,))
     with pytest.raises(ValueError, match=r"top must be in 1\.\.4"):
         zero_shot_predictions(np.eye(4), np.eye(4), 5)
+
+
+@pytest.mark.parametrize("batch", [0, -1])
+def test_refuses_a_batch_of_none(batch):
+    with pytest.raises(ValueError, match=f"batch must be at least 1, not {batch}"):
+        class_embeddings(Encoder(), NAMES, batch=batch)
+
+
+def test_refuses_classes_of_other_dimensions():
+    with pytest.raises(ValueError, match=r"images \[4, 4\] and classes \[3, 3\] must be"):
+        zero_shot_predictions(np.eye(4), np.eye(3), 1)
+
+
+@pytest.mark.usefixtures("untyped")
+@pytest.mark.parametrize(
+    ("labels", "sentence"),
+    [
+        (np.array([0.9, 1.0, 2.0, 3.0]), r"integers \[n\], not float64 \[4\]"),
+        (np.array([0.0, np.nan, 2.0, 3.0]), r"integers \[n\], not float64 \[4\]"),
+        (np.array([0, 1, 2, 2**32 + 1]), r"must lie in 0\.\.3, got 4294967297 at index 3"),
+        (np.arange(4)[:, None], r"integers \[n\], not int64 \[4, 1\]"),
+    ],
+)
+def test_refuses_what_is_no_label(labels, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        zero_shot_accuracy(np.eye(4), np.eye(4), labels, top=(1,))

@@ -157,6 +157,14 @@ def test_shards_that_lack_are_named(folder):
         load_clip(folder)
 
 
+@pytest.mark.parametrize("index", [{}, {"weight_map": None}, {"weight_map": {"a": 3}}])
+def test_an_index_without_a_map_is_refused(folder, index):
+    shard(folder)
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(ValueError, match=r"index\.json has no weight_map, an object of array ->"):
+        load_clip(folder)
+
+
 def test_everything_that_does_not_fit_is_named_at_once(folder):
     file = folder / "model.safetensors"
     arrays = load_file(file)

@@ -94,6 +94,21 @@ def test_embeddings_that_do_not_go_together():
         softmax_objective(p, chunk=5)
 
 
+@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"scale": jnp.ones(5)}, r"scale of logits must be a scalar, not \(5,\)"),
+        ({"scale": jnp.ones((12, 1))}, r"scale of logits must be a scalar, not \(12, 1\)"),
+        ({"bias": jnp.ones(12)}, r"bias of logits must be a scalar, not \(12,\)"),
+        ({"image": jnp.ones((0, 5)), "text": jnp.ones((0, 5))}, "b at least 1"),
+    ],
+)
+def test_what_would_be_broadcast_and_nothing_are_refused(objective, change, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        objective(pairs()._replace(**change))
+
+
 def test_the_loss_has_the_trainers_signature():
     loss = contrastive_loss(lambda params, key, batch: pairs()._replace(scale=params))
     value, (metrics, extra) = loss(jnp.asarray(7.0), "kept", jax.random.key(0), {})
