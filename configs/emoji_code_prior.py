@@ -7,7 +7,7 @@ python train.py configs/emoji_code_prior.py --clip runs/emoji64_clip
 from pathlib import Path
 
 from diffusion_jax.models import CodePrior, Prompt
-from diffusion_jax.training.embeddings import embeddings
+from diffusion_jax.training.embeddings import check_sizes, embeddings
 from diffusion_jax.training.optimizers import adamw, warmed_up_cosine
 from diffusion_jax.training.priors import CodePriorTask, coded, fitted
 
@@ -54,6 +54,7 @@ def recipe(
 
     def source(split, data_dir):
         said = embeddings(clip, split, data_dir)
+        check_sizes(clip, said, features, vocabulary)
         return coded(f"{clip.name}'s {split} split", said, fit(data_dir))
 
     return CodePriorTask(
@@ -72,6 +73,7 @@ def recipe(
         ),
         conditioning=Prompt(vocabulary, length, features, drop_text),
         fit=fit,
+        needs=(clip,),
         learning_rate=warmed_up_cosine(learning_rate, steps),
         optimizer=adamw,
         batch_size=batch_size,

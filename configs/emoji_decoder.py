@@ -20,7 +20,7 @@ from diffusion_jax.models import (
     shapes_unet,
     with_time,
 )
-from diffusion_jax.training.embeddings import embeddings, load_clip_task
+from diffusion_jax.training.embeddings import check_sizes, embeddings, load_clip_task
 from diffusion_jax.training.experiment import Experiment
 from diffusion_jax.training.optimizers import adamw, warmed_up_cosine
 
@@ -62,6 +62,7 @@ def recipe(
 
     def source(split, data_dir):
         said = embeddings(clip, split, data_dir)
+        check_sizes(clip, said, features, vocabulary)
         pictures = shrunk(load_clip_task(clip).source(split, data_dir), factor)
         return in_memory(joined(pictures, image_embedding=said.images))
 
@@ -83,4 +84,5 @@ def recipe(
         ema_decay=ema_decay,
         sampler=DPMSolverPP(order=2),
         guidance=2.0,
+        needs=(clip,),
     )

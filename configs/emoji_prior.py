@@ -8,7 +8,7 @@ from pathlib import Path
 
 from diffusion_jax import DDIM, X0, Cosine, Gaussian
 from diffusion_jax.models import DiffusionPrior, Prompt, from_linen, with_time
-from diffusion_jax.training.embeddings import embeddings, vectors
+from diffusion_jax.training.embeddings import check_sizes, embeddings, vectors
 from diffusion_jax.training.experiment import Experiment, unfinished
 from diffusion_jax.training.optimizers import adamw, warmed_up_cosine
 
@@ -43,11 +43,15 @@ def recipe(
         drop_text: probability that text and embedding are dropped (classifier-free guidance).
         ema_decay: of the averaged parameters.
     """
+
+    def source(split, data_dir):
+        said = embeddings(clip, split, data_dir)
+        check_sizes(clip, said, features, vocabulary)
+        return vectors(f"{clip.name}'s {split} split", said)
+
     network = DiffusionPrior(features, vocabulary, length, width, layers, width // 32)
     return Experiment(
-        source=lambda split, data_dir: vectors(
-            f"{clip.name}'s {split} split", embeddings(clip, split, data_dir)
-        ),
+        source=source,
         image_shape=(features,),
         model=with_time(from_linen(network), lambda t: 1000.0 * t),
         process=Gaussian(Cosine()),
@@ -61,5 +65,5 @@ def recipe(
         ema_decay=ema_decay,
         finish=unfinished,
         sampler=DDIM(),
-        sample_steps=64,
+        needs=(clip,),
     )

@@ -6,10 +6,12 @@ draw: C(key, x) of pixels in [-1, 1], each picture with a key of its own.
     JPEG       cosines of 8x8 blocks, rounded to multiples of a random quality's table      (3)
     rescale    smaller by a random factor, and back                                         (4)
 
-BSR is all of them, blur twice, in a random order: what happens to pictures on their way.
+BSR is all of them, blur twice, in a random order: what happens to pictures on their way. It is a
+mild form of BSRGAN's, which begins with the large picture, and has anisotropic blurs, other kinds
+of rescaling, a camera's noise, and JPEG always last.
 
-Sources: Zhang et al. 2021, BSRGAN (arXiv:2103.14006), section 3; Saharia et al. 2021, SR3
-(arXiv:2104.07636), for blur; Ramesh et al. 2022 (arXiv:2204.06125), section 2.3, for where they
+Sources: Zhang et al. 2021, BSRGAN (arXiv:2103.14006), section 3; Ho et al. 2021
+(arXiv:2106.15282), for blur; Ramesh et al. 2022 (arXiv:2204.06125), section 2.1, for where they
 are used; ITU-T T.81, annex K, for JPEG's table.
 """
 
@@ -37,8 +39,8 @@ class Corruption(Protocol):
 
 @dataclass(frozen=True)
 class RandomBlur:
-    """Equation (1), of a width that is uniform from `least` to `most` pixels; for one picture in
-    two, as otherwise none would be sharp.
+    """Equation (1), of a width that is uniform from `least` to `most` pixels, for a share of the
+    pictures.
 
     Attributes:
         least, most: standard deviations of the Gaussian.
@@ -46,7 +48,7 @@ class RandomBlur:
     """
 
     least: float = 0.4
-    most: float = 1.0
+    most: float = 0.6
     share: float = 0.5
 
     def __call__(self, keys: Key, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
@@ -60,7 +62,7 @@ class RandomBlur:
 
 @dataclass(frozen=True)
 class BSR:
-    """Equations (1) to (4), (1) twice, in a random order; as mild as upsamplers of samples need.
+    """Equations (1) to (4), (1) twice, in a random order.
 
     Attributes:
         blur: the widest Gaussian, pixels.
@@ -98,8 +100,7 @@ class BSR:
                 x = jax.lax.switch(number, steps, key, x)
             return jnp.clip(x, -1.0, 1.0)
 
-        # Under vmap a switch computes every case: one picture at a time computes one.
-        return jax.lax.map(lambda pair: one(*pair), (keys, x))
+        return jax.vmap(one)(keys, x)
 
 
 def blurred(x: Picture, sigma: Float[Array, ""]) -> Picture:

@@ -25,6 +25,7 @@ from diffusion_jax.conditions import drop_condition
 from diffusion_jax.types import Batch, Condition, Index, Key
 
 Known = Mapping[str, Any]  # name -> array [b ...]
+_KNOWN = 2**32 - 6  # a stream of the key beside those of the examples' droppings
 
 
 @runtime_checkable
@@ -54,7 +55,7 @@ class Conditioning(Protocol):
 
     def __call__(self, key: Key, index: Index, batch: Batch) -> Condition:
         """The batch's condition in training, dropped for each example by itself."""
-        known = self.known(jax.random.fold_in(key, 1), index, batch)
+        known = self.known(jax.random.fold_in(key, _KNOWN), index, batch)
         condition = self.condition(known)
         if not self.drop:
             return condition

@@ -165,13 +165,13 @@ class LowResolution(Conditioning):
     s noise with s ~ U[0, noise), and tells s, as `Condition.vector` [s, 1], so that a picture
     that an earlier stage drew, with its small faults, is no surprise. Sampling may do the same
     with `augment`; "level" [b] is s, 0 where it isn't known. A `corruption` comes before the
-    noise, in training alone, and isn't told.
+    noise wherever the small picture is made from a whole one, and isn't told.
 
     Attributes:
         factor: of height and width.
         noise: the largest s.
-        corruption: such as `RandomBlur()`.
         drop: as in `Conditioning`; null is no picture and no level.
+        corruption: such as `RandomBlur()`.
 
     Source: Ho et al. 2021 (arXiv:2106.15282), section 4.2.
     """

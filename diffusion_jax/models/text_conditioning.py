@@ -31,8 +31,22 @@ def check_tokens(known: Known, length: int, vocabulary: int) -> None:
         raise ValueError(f"token {wrong} is out of range: this model knows 0..{vocabulary - 1}.")
 
 
+class _Ids(Conditioning):
+    """`tokens` [b n], or in training [b texts n], as they are, with a mask."""
+
+    features = ("tokens",)
+
+    def known(self, key: Key, index: Index, batch: Batch) -> Known:
+        tokens = batch["tokens"]
+        return one_of(key, index, {"tokens": tokens}) if tokens.ndim == 3 else {"tokens": tokens}
+
+    def condition(self, known: Known) -> Condition:
+        tokens = jnp.asarray(known["tokens"])
+        return Condition(tokens=tokens, mask=tokens != 0)
+
+
 @dataclass(frozen=True)
-class Text(Conditioning):
+class Text(_Ids):
     """`tokens` [b n], token numbers, as `Condition.tokens` with a mask, for a learned encoder.
 
     Null is the empty text, as in GLIDE (Nichol et al. 2021, arXiv:2112.10741, section 2.3).
@@ -46,15 +60,6 @@ class Text(Conditioning):
 
     tokenizer: Tokenizer
     drop: float = 0.1
-    features = ("tokens",)
-
-    def known(self, key: Key, index: Index, batch: Batch) -> Known:
-        tokens = batch["tokens"]
-        return one_of(key, index, {"tokens": tokens}) if tokens.ndim == 3 else {"tokens": tokens}
-
-    def condition(self, known: Known) -> Condition:
-        tokens = jnp.asarray(known["tokens"])
-        return Condition(tokens=tokens, mask=tokens != 0)
 
     def null(self, known: Known) -> Condition:
         if not self.drop:
@@ -70,7 +75,7 @@ class Text(Conditioning):
 
 
 @dataclass(frozen=True)
-class Tokens(Conditioning):
+class Tokens(_Ids):
     """`tokens` [b n], as `Text`, for those who have no tokenizer at hand; null has no tokens.
 
     In training they may be [b texts n].
@@ -84,15 +89,6 @@ class Tokens(Conditioning):
     vocabulary: int
     length: int
     drop: float = 0.1
-    features = ("tokens",)
-
-    def known(self, key: Key, index: Index, batch: Batch) -> Known:
-        tokens = batch["tokens"]
-        return one_of(key, index, {"tokens": tokens}) if tokens.ndim == 3 else {"tokens": tokens}
-
-    def condition(self, known: Known) -> Condition:
-        tokens = jnp.asarray(known["tokens"])
-        return Condition(tokens=tokens, mask=tokens != 0)
 
     def blank(self, shape: tuple[int, ...]) -> Known:
         return {"tokens": jnp.ones((shape[0], self.length), jnp.int32)}

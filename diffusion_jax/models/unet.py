@@ -40,8 +40,7 @@ class UNet(nn.Module):
         blocks: residual blocks a level.
         attention: heights of the picture at which pixels attend to each other and to tokens.
         middle_attention: whether pixels attend at the lowest level too. Without it and without
-            `attention` the network is a convolution: trained on parts of pictures, it draws whole
-            ones.
+            `attention`, a network that was trained on parts of pictures draws whole ones.
         head_channels: channels of an attention head; None is one head.
         modulate: adaptive group norm instead of adding the embedding.
         dropout: rate in the residual blocks.

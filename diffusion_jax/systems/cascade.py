@@ -5,20 +5,19 @@
 Source: Ho et al. 2021 (arXiv:2106.15282).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from diffusion_jax.editing import inversion_grid
+from diffusion_jax.models.conditioning import Known
 from diffusion_jax.samplers import DDIM, draw_prior, sample
 from diffusion_jax.types import Denoiser, Index, Key, Params, Process, Sampler, Scalar
 
-Known = Mapping[str, Any]
 START = 1e-3  # where inversion begins: most networks can't tell so little noise
 
 
@@ -32,22 +31,22 @@ class Stage:
     """One diffusion model with its parameters, as a pytree: an argument of jitted functions.
 
     Attributes:
-        denoiser: (params, known, guidance) -> Denoiser.
+        denoiser: (params, known, guidance) -> Denoiser; without guidance where that is None.
         params: the network's.
         process: of the denoiser.
         shape: of what is drawn, without the batch.
         sampler: walks `times`.
         times: descending, from 1.
-        guidance: gamma, traced.
+        guidance: gamma, traced; None is none, for half the work.
     """
 
-    denoiser: Callable[[Params, Known, Scalar], Denoiser] = field(repr=False)
+    denoiser: Callable[[Params, Known, Scalar | None], Denoiser] = field(repr=False)
     params: Params = field(repr=False)
     process: Process
     shape: tuple[int, ...]
     sampler: Sampler
     times: Array
-    guidance: Scalar = 1.0
+    guidance: Scalar | None = None
 
     def draw(
         self, key: Key, known: Known, index: Index, start: Array | None = None
@@ -69,7 +68,7 @@ class Stage:
 
     def invert(self, x0: Float[Array, "b ..."], known: Known) -> Float[Array, "b ..."]:
         """The x_1 that DDIM leads back to this, without guidance."""
-        denoiser = self.denoiser(self.params, known, 1.0)
+        denoiser = self.denoiser(self.params, known, None)
         grid = inversion_grid(self.times, START)
         x, key = self.process.encode(x0), jax.random.key(0)
         return sample(key, DDIM(), self.process, denoiser, x, grid)

@@ -18,10 +18,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from diffusion_jax.interpolation import slerp
+from diffusion_jax.models.conditioning import Known
 from diffusion_jax.quantization import PrincipalCodes
 from diffusion_jax.samplers import DDIM
 from diffusion_jax.samplers.autoregressive import sample_codes
-from diffusion_jax.systems.cascade import Known, Stage, cascade
+from diffusion_jax.systems.cascade import Stage, cascade
 from diffusion_jax.types import Condition, Index, Key, Params, Scalar
 
 
@@ -53,14 +54,15 @@ class Prior(Protocol):
 class CodeStage:
     """The autoregressive prior with its parameters, as a pytree.
 
-    With guidance gamma the logits are n + gamma (c - n), both from one call of twice the batch.
+    With guidance gamma the logits are n + gamma (c - n), both from one call of twice the batch;
+    None is no guidance, for half the work.
 
     Attributes:
         network: `models.CodePrior`, or what has its `start`, `following` and sizes.
         params: the network's.
         condition: known -> Condition.
         codes: what the codes stand for.
-        guidance: gamma; traced.
+        guidance: gamma, traced, or None.
         temperature: of the draws.
     """
 
@@ -68,7 +70,7 @@ class CodeStage:
     params: Params = field(repr=False)
     condition: Callable[[Known], Condition] = field(repr=False)
     codes: PrincipalCodes = field(repr=False)
-    guidance: Scalar = 1.0
+    guidance: Scalar | None = None
     temperature: Scalar = 1.0
 
     def draw(self, key: Key, known: Known, index: Index) -> Float[Array, "b d"]:
@@ -82,20 +84,22 @@ class CodeStage:
         upper = jax.vmap(lambda k: jax.random.randint(k, (), buckets // 2, buckets))
         alignment = upper(jax.vmap(partial(jax.random.fold_in, key_alignment))(index))
         condition = self.condition(known)
-        both = jax.tree.map(lambda x: jnp.concatenate([x, jnp.zeros_like(x)]), condition)
-        alignment = jnp.concatenate([alignment, jnp.full(b, -1)])
-        variables = {"params": self.params}
+        gamma, variables = self.guidance, {"params": self.params}
+        if gamma is not None:
+            condition = jax.tree.map(lambda x: jnp.concatenate([x, jnp.zeros_like(x)]), condition)
+            alignment = jnp.concatenate([alignment, jnp.full(b, -1)])
 
         def guided(logits: Array) -> Array:
-            told, null = logits[:b], logits[b:]
-            return null + self.guidance * (told - null)
+            if gamma is None:
+                return logits
+            return logits[b:] + gamma * (logits[:b] - logits[b:])
 
         def following(cache: Any, code: Array, i: Array) -> tuple[Array, Any]:
-            twice = jnp.concatenate([code, code])
-            logits, cache = self.network.apply(variables, cache, twice, i, method="following")
+            codes = code if gamma is None else jnp.concatenate([code, code])
+            logits, cache = self.network.apply(variables, cache, codes, i, method="following")
             return guided(logits), cache
 
-        first, cache = self.network.apply(variables, both, alignment, method="start")
+        first, cache = self.network.apply(variables, condition, alignment, method="start")
         codes = sample_codes(
             key_codes,
             guided(first),
@@ -191,8 +195,8 @@ class Unclip:
     ) -> Float[Array, "b h w c"]:
         """Pictures with the embedding of one: what it says stays, what it leaves open varies.
 
-        All begin at the x_1 that DDIM finds for the picture, so that eta = 0 gives it back, and
-        walk with DDIM's eta.
+        All begin at the x_1 that DDIM finds for the picture, and walk with DDIM's eta, both
+        without guidance, so that eta = 0 gives the picture back.
 
         Args:
             key: of the noise.
@@ -205,7 +209,7 @@ class Unclip:
         """
         x1 = self.decoder.invert(picture, self.known(z, None))
         many = [jnp.repeat(x, len(index), axis=0) for x in (z, x1)]
-        varied = replace(self.decoder, sampler=DDIM(eta))
+        varied = replace(self.decoder, sampler=DDIM(eta), guidance=None)
         return replace(self, decoder=varied).decode(key, many[0], index, start=many[1])
 
 
@@ -216,7 +220,7 @@ def interpolations(
 
     Args:
         z: of length 1.
-        x1: `Stage.invert`'s, or one noise twice, to keep it fixed.
+        x1: `Stage.invert`'s, which is without guidance, or one noise twice, to keep it fixed.
         weights: 0 is the first picture, 1 the second.
 
     Source: Ramesh et al. 2022, section 3.2.

@@ -12,6 +12,7 @@ from diffusion_jax.training import checkpoints
 from diffusion_jax.training.distributed import said_by_all, speaks
 from diffusion_jax.training.known_cli import as_flag
 from diffusion_jax.training.loop import Options, check_options, check_task, train
+from diffusion_jax.training.needs import pin
 from diffusion_jax.training.recipes import (
     Record,
     RunMismatch,
@@ -82,6 +83,7 @@ def train_command(argv: Sequence[str]) -> None:
     make_folder(run_dir)
     if checkpoints.steps(run_dir / "checkpoints"):
         check_continues(run_dir, record, recipe)
+    pin(run_dir, experiment.needs, write=speaks())
     if speaks():
         record.save(run_dir)
     train(experiment, options, run_dir)

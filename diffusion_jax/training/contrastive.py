@@ -12,7 +12,8 @@ import numpy as np
 
 from diffusion_jax.losses.contrastive import Objective, Pairs, contrastive_loss, softmax_objective
 from diffusion_jax.models.clip import CLIP
-from diffusion_jax.random import example_keys, white_noise
+from diffusion_jax.models.text_conditioning import one_of
+from diffusion_jax.random import white_noise
 from diffusion_jax.timesteps import Stratified, Times
 from diffusion_jax.training.task import Task
 from diffusion_jax.types import Batch, Key, Loss, Params, Process, Tokenizer
@@ -67,10 +68,7 @@ class Contrastive(Task):
         key_text, key_time, key_noise = jax.random.split(key, 3)
         pixels, tokens = batch["image"], batch["tokens"]
         index = jnp.arange(tokens.shape[0])
-        which = jax.vmap(lambda key: jax.random.randint(key, (), 0, self.texts))(
-            example_keys(key_text, index)
-        )
-        chosen = jnp.take_along_axis(tokens, which[:, None, None], axis=1)[:, 0]
+        chosen = one_of(key_text, index, {"tokens": tokens})["tokens"]
         if self.process is not None:
             x0 = self.process.encode(pixels)
             t = self.times(key_time, index, len(index))

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import io
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
 from diffusion_jax.data import Source, from_vectors
 from diffusion_jax.data.files import write_atomically
 from diffusion_jax.training.contrastive import Contrastive, image_encoder, token_encoder
-from diffusion_jax.training.runs import load_task, restore_params
+from diffusion_jax.training.needs import identity
+from diffusion_jax.training.runs import load_params, load_task
+from diffusion_jax.training.sharding import make_mesh
 from diffusion_jax.types import Params
 
 
@@ -46,6 +50,8 @@ class Embeddings(NamedTuple):
 def embeddings(run_dir: Path, split: str, data_dir: Path | None) -> Embeddings:
     """Those of a split of a CLIP run's own source, computed once and kept in the run folder.
 
+    Of several processes each computes what it doesn't find; they write the same.
+
     Args:
         run_dir: of the CLIP.
         split: "train" or "test".
@@ -55,23 +61,41 @@ def embeddings(run_dir: Path, split: str, data_dir: Path | None) -> Embeddings:
         ValueError: the run folder holds no CLIP.
         FileNotFoundError: there is none, or it has no checkpoint yet.
     """
-    return _embeddings(Path(run_dir).resolve(), split, data_dir)
+    run_dir = Path(run_dir).resolve()
+    task = load_clip_task(run_dir)
+    of = f"{identity(run_dir)['digest']} {task.source(split, data_dir).name} {data_dir}"
+    name = f"{split}_{hashlib.sha256(of.encode()).hexdigest()[:16]}.npz"
+    return _embeddings(run_dir / "embeddings" / name, split, data_dir)
 
 
 @functools.lru_cache(maxsize=4)
-def _embeddings(run_dir: Path, split: str, data_dir: Path | None) -> Embeddings:
-    task = load_clip_task(run_dir)
-    restored = restore_params(task, run_dir)
-    file = run_dir / "embeddings" / f"{split}_{restored.step}.npz"
+def _embeddings(file: Path, split: str, data_dir: Path | None) -> Embeddings:
     if file.is_file():
         with np.load(file, allow_pickle=False) as arrays:
             return Embeddings(**{name: arrays[name] for name in Embeddings._fields})
-    found = embed(task, restored.state, task.source(split, data_dir))
+    run_dir = file.parent.parent
+    task = load_clip_task(run_dir)
+    # Each process by itself, on a device of its own: another one may have found the file.
+    params = load_params(task, run_dir, mesh=make_mesh(devices=jax.local_devices()[:1]))
+    found = embed(task, params, task.source(split, data_dir))
     stream = io.BytesIO()
     np.savez(stream, **found._asdict())
-    file.parent.mkdir(exist_ok=True)
-    write_atomically(file, stream.getvalue())
+    try:
+        file.parent.mkdir(exist_ok=True)
+        write_atomically(file, stream.getvalue())
+    except OSError as error:
+        print(f"warning: the embeddings weren't kept: {error}", flush=True)
     return found
+
+
+def check_sizes(run_dir: Path, said: Embeddings, features: int, vocabulary: int) -> None:
+    """Raises ValueError unless a network for so many features and ids can read these."""
+    most, size = int(said.tokens.max()) + 1, said.images.shape[1]
+    if size != features or most > vocabulary:
+        raise ValueError(
+            f"{run_dir} has embeddings of {size} features and texts of ids up to {most - 1}; the "
+            f"network is for {features} features and {vocabulary} ids."
+        )
 
 
 def embed(task: Contrastive, params: Params, source: Source, batch_size: int = 256) -> Embeddings:

@@ -1,12 +1,11 @@
 """unCLIP's priors as tasks: from a CLIP run's texts to its embeddings of pictures.
 
-The diffusion prior is an `Experiment` whose pictures are vectors, `embedded`'s; the autoregressive
-one is a task of its own.
+The diffusion prior is an `Experiment` whose pictures are vectors, `embeddings.vectors`'; the
+autoregressive one is a task of its own, on `coded` ones.
 """
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +15,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion_jax.conditions import drop_condition
 from diffusion_jax.data import Source
 from diffusion_jax.losses.autoregressive import code_loss
 from diffusion_jax.models.prior import CodePrior
 from diffusion_jax.models.text_conditioning import Prompt, one_of
+from diffusion_jax.processes import expand
 from diffusion_jax.quantization import PrincipalCodes, fit_codes, fit_edges
 from diffusion_jax.random import bernoulli, example_keys
 from diffusion_jax.training.embeddings import Embeddings, embeddings, vectors
@@ -40,7 +39,6 @@ class Fitted(NamedTuple):
     edges: jax.Array
 
 
-@functools.lru_cache(maxsize=4)
 def fitted(clip: Path, data_dir: Path | None, count: int, buckets: int, alignments: int) -> Fitted:
     """Codes and buckets of what a CLIP run says of its training split; the same ones each time.
 
@@ -68,7 +66,7 @@ def _dots(said: Embeddings) -> np.ndarray:
 
 @dataclass(frozen=True, kw_only=True)
 class CodePriorTask(Task):
-    """The autoregressive prior; its source is `embedded`'s.
+    """The autoregressive prior; its source is `coded`.
 
     Attributes:
         network: of codes.
@@ -109,10 +107,9 @@ class CodePriorTask(Task):
         index = jnp.arange(len(batch["codes"]))
         several = {name: batch[name] for name in ("tokens", "text_embedding", "alignment")}
         told = one_of(key_text, index, several)
-        condition = self.conditioning.condition(told)
-        null, drop = self.conditioning.null(told), self.conditioning.drop
-        condition = drop_condition(key_drop, index, condition, null, drop)
-        dropped = bernoulli(example_keys(key_drop, index), drop)  # the same ones
+        condition, null = self.conditioning.condition(told), self.conditioning.null(told)
+        dropped = bernoulli(example_keys(key_drop, index), self.conditioning.drop)
+        condition = jax.tree.map(lambda c, n: jnp.where(expand(dropped, c), n, c), condition, null)
         alignment = jnp.where(dropped, -1, told["alignment"])
         variables = {"params": params}
         logits: Any = self.network.apply(variables, batch["codes"], condition, alignment)

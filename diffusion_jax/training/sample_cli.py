@@ -81,8 +81,13 @@ class SampleOptions:
     """what the model is told"""
     prior: Path | None = None
     """run folder of a prior, which makes of each --prompt what unCLIP's decoder reads"""
+    prior_guidance: float | None = None
+    """gamma of --prior (default: its recipe's)"""
+    prior_steps: int | None = None
+    """steps of a diffusion --prior (50)"""
     upsampler: tuple[Path, ...] = ()
-    """run folders of upsamplers, each of which enlarges what the one before drew"""
+    """run folders of upsamplers, each of which enlarges what the one before drew, by its recipe's
+    sampler in 25 steps"""
     init_image: Path | None = None
     """PNG to begin from instead of noise"""
     strength: float | None = None
@@ -127,9 +132,9 @@ def sample_command(argv: Sequence[str]) -> None:
         check_writable(path)
     if options.npz and options.npz.resolve() == options.out.resolve():
         raise ValueError(f"--out and --npz are both {options.out}; one would replace the other.")
+    check_upsamplers(options.upsampler, experiment.image_shape)
     known = told_of(experiment, options)
 
-    check_upsamplers(options.upsampler, experiment.image_shape)
     experiment = options.steering.steered(experiment, known, mesh, options.data_dir)
     check_known(experiment, known, guidance)
     params = load_params(experiment, options.run_dir, options.weights, options.step, mesh)
@@ -173,9 +178,12 @@ def told_of(experiment: Experiment, options: SampleOptions) -> Known:
     with ended_at_once():
         return embedded_prompts(
             experiment,
+            options.run_dir,
             options.prior,
             options.told.prompt,
             options.num,
+            steps=options.prior_steps,
+            guidance=options.prior_guidance,
             seed=options.seed,
             batch_size=options.batch_size,
             data_dir=options.data_dir,
@@ -195,6 +203,8 @@ def check_belongs(options: SampleOptions, guidance: float) -> None:
     owners = {
         "strength": (options.init_image, "--init-image"),
         "resamples": (options.told.inpaint, "--inpaint"),
+        "prior_guidance": (options.prior, "--prior"),
+        "prior_steps": (options.prior, "--prior"),
     }
     for name, (owner, flag) in owners.items():
         if getattr(options, name) is not None and owner is None:

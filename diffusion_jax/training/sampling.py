@@ -12,6 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from diffusion_jax.data import grid, to_uint8
+from diffusion_jax.data.augment import example_keys
 from diffusion_jax.data.pipeline import stacked
 from diffusion_jax.models.conditioning import ClassLabels, Known
 from diffusion_jax.models.cuts import gathered
@@ -175,6 +176,9 @@ def known_of(experiment: Experiment, records: Sequence[Mapping[str, Any]]) -> Kn
     """What the model would be told of these records of its data."""
     features = ("image", *experiment.conditioning.features)
     batch = {name: stacked([record[name] for record in records]) for name in features}
+    if experiment.augment is not None and batch["image"].shape[1:] != experiment.image_shape:
+        keys = example_keys(0, np.arange(len(records)))  # trained on parts of pictures
+        batch["image"] = experiment.augment(batch["image"].astype(np.uint8), keys)
     batch["image"] = batch["image"].astype(np.float32) / 127.5 - 1
     index = jnp.arange(len(records))
     known = experiment.conditioning.known(jax.random.key(0), index, batch)

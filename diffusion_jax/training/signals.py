@@ -72,9 +72,10 @@ def ended_at_once() -> Iterator[None]:
     os.set_blocking(rung, False)
 
     def listen() -> None:
-        number = os.read(heard, 1)
-        if number:
-            leave(128 + number[0])
+        while number := os.read(heard, 1):
+            if number[0] in (signal.SIGINT, signal.SIGTERM):
+                leave(128 + number[0])
+        os.close(heard)
 
     # A number is written to the pipe where Python has a handler, whatever that does.
     before = {s: signal.signal(s, lambda *_: None) for s in (signal.SIGINT, signal.SIGTERM)}

@@ -3,11 +3,14 @@
 from pathlib import Path
 from typing import Any
 
-from diffusion_jax.systems.cascade import Known, Stage
+from diffusion_jax.models.conditioning import Known
+from diffusion_jax.systems.cascade import Stage
 from diffusion_jax.systems.unclip import CodeStage, Prior
 from diffusion_jax.training.experiment import Experiment
+from diffusion_jax.training.needs import check_pinned
 from diffusion_jax.training.priors import CodePriorTask
 from diffusion_jax.training.runs import load_params, load_task
+from diffusion_jax.training.terminals import FromNoise
 from diffusion_jax.types import Denoiser, Params, Scalar
 
 
@@ -19,21 +22,32 @@ def stage_of(
     guidance: float | None = None,
     shape: tuple[int, ...] | None = None,
 ) -> Stage:
-    """A diffusion model as a stage, by default with the recipe's steps, guidance and size."""
-    steps = steps or experiment.sample_steps or 25
+    """A diffusion model as a stage, by default in 50 steps, of the recipe's guidance and size.
 
-    def denoiser(params: Params, known: Known, guidance: Scalar) -> Denoiser:
-        return experiment.denoiser(params, known, guidance if guidable else None)
+    Raises:
+        ValueError: guidance of a model that can't be guided, or one that isn't of a fixed process
+            from noise.
+    """
+    if experiment.init_schedule is not None or experiment.terminal != FromNoise():
+        raise ValueError("a model whose schedule is learned, or whose x_1 needs data, is no stage.")
 
-    guidable = bool(experiment.conditioning.drop)
+    def denoiser(params: Params, known: Known, guidance: Scalar | None) -> Denoiser:
+        return experiment.denoiser(params, known, guidance)
+
+    gamma = experiment.guidance if guidance is None else guidance
+    if gamma != 1.0 and not experiment.conditioning.drop:
+        raise ValueError(
+            f"guidance {gamma} was asked for, but this model was never trained without its "
+            "condition."
+        )
     return Stage(
         denoiser=denoiser,
         params=params,
         process=experiment.process,
         shape=tuple(shape or experiment.image_shape),
         sampler=experiment.sampler,
-        times=experiment.grid(steps),
-        guidance=experiment.guidance if guidance is None else guidance,
+        times=experiment.grid(steps or experiment.sample_steps or 50),
+        guidance=None if gamma == 1.0 else gamma,
     )
 
 
@@ -69,13 +83,15 @@ def load_prior(
         ValueError: the run is of something else.
     """
     task: Any = load_task(run_dir)
+    check_pinned(run_dir)
     if isinstance(task, CodePriorTask):
+        gamma = task.guidance if guidance is None else guidance
         return CodeStage(
             network=task.network,
             params=load_params(task, run_dir),
             condition=task.conditioning.condition,
             codes=task.fit(data_dir).codes,
-            guidance=task.guidance if guidance is None else guidance,
+            guidance=None if gamma == 1.0 else gamma,
         )
     if isinstance(task, Experiment) and not task.draws_pictures:
         return stage_of(task, load_params(task, run_dir), steps=steps, guidance=guidance)

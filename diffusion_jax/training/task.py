@@ -42,6 +42,7 @@ class Task(abc.ABC):
         ema_decay: of the averaged parameters, which sampling uses.
         accumulate: micro-batches a step.
         class_names: shown beside labels; empty is the numbers.
+        needs: folders of other runs that this one is trained on, such as a prior's CLIP.
     """
 
     source: Callable[[str, Path | None], Source]
@@ -56,6 +57,7 @@ class Task(abc.ABC):
     ema_decay: float = 0.999
     accumulate: int = 1
     class_names: tuple[str, ...] = field(default=())
+    needs: tuple[Path, ...] = ()
 
     @property
     def features(self) -> tuple[str, ...]:

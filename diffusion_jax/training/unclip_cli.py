@@ -14,11 +14,12 @@ from tqdm import tqdm
 from diffusion_jax.models.conditioning import Known
 from diffusion_jax.models.image_conditioning import LowResolution
 from diffusion_jax.systems.unclip import Prompts, best_of
+from diffusion_jax.training import checkpoints
 from diffusion_jax.training.contrastive import text_encoder
 from diffusion_jax.training.drawing import draw
 from diffusion_jax.training.embeddings import load_clip_task
 from diffusion_jax.training.experiment import Experiment
-from diffusion_jax.training.recipes import Record
+from diffusion_jax.training.needs import pinned
 from diffusion_jax.training.runs import load_experiment, load_params
 from diffusion_jax.training.stages import load_prior
 
@@ -27,10 +28,13 @@ _PRIOR = 2**32 - 5  # a stream of the key beside those of `samplers.loop` and `e
 
 def embedded_prompts(
     experiment: Experiment,
+    decoder: Path,
     prior: Path,
     prompts: Sequence[str],
     num: int,
     *,
+    steps: int | None,
+    guidance: float | None,
     seed: int,
     batch_size: int,
     data_dir: Path | None,
@@ -39,7 +43,7 @@ def embedded_prompts(
 
     Raises:
         ValueError: no prompts, a run that is no prior, or a model that reads no embeddings or
-            other ones.
+            those of another CLIP.
     """
     if not prompts:
         raise ValueError("--prior needs a text: --prompt.")
@@ -49,8 +53,14 @@ def embedded_prompts(
             "--prior is for a decoder of embeddings, such as configs/emoji_decoder.py trains; "
             "this model reads none."
         )
-    stage = load_prior(prior, data_dir=data_dir)
-    clip_run = Path(Record.load(prior).arguments["clip"])
+    stage = load_prior(prior, steps=steps, guidance=guidance, data_dir=data_dir)
+    needed = pinned(prior)
+    if not needed or needed != pinned(decoder):
+        raise ValueError(
+            f"{prior} and {decoder} weren't trained on the same CLIP, so what one draws the other "
+            "can't read."
+        )
+    clip_run = Path(needed[0]["run"])
     clip = load_clip_task(clip_run)
     tokenizer = clip.tokenizer(data_dir)
     tokens = np.stack([tokenizer.encode(text) for text in prompts])
@@ -73,9 +83,12 @@ def embedded_prompts(
 
 
 def check_upsamplers(runs: Sequence[Path], shape: tuple[int, ...]) -> None:
-    """Raises ValueError, before any work, for a run that enlarges no pictures of this kind."""
+    """Raises, before any work, ValueError for a run that enlarges no pictures of this kind, and
+    FileNotFoundError for one without a checkpoint."""
     for run in runs:
         task = load_experiment(run)
+        if not checkpoints.steps(run / "checkpoints"):
+            raise FileNotFoundError(f"--upsampler {run} has no checkpoint yet; train first.")
         if not isinstance(task.conditioning, LowResolution) or task.image_shape[2:] != shape[2:]:
             raise ValueError(
                 f"--upsampler {run} enlarges no pictures of {shape[2]} channels, as "

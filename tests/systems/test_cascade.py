@@ -19,7 +19,7 @@ def about(params, known, guidance):
 
     def denoiser(x, t):
         alpha, sigma = PROCESS.scales(t, x)
-        mu = jnp.broadcast_to(guidance * mean, x.shape)
+        mu = jnp.broadcast_to((1.0 if guidance is None else guidance) * mean, x.shape)
         variance = alpha**2 * 0.09 + sigma**2
         whitened = (x - alpha * mu) / variance
         return dj.Prediction(x0=mu + 0.09 * alpha * whitened, noise=sigma * whitened)

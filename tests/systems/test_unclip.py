@@ -40,6 +40,7 @@ def prior_denoiser(params, known, guidance):
 def picture_denoiser(params, known, guidance):
     """Pictures 2x1x3 whose pixels are the embedding, and a half where there is a text."""
     z = known["image_embedding"] + 0.5 * jnp.any(known["tokens"] != 0, axis=1, keepdims=True)
+    z = z if guidance is None else guidance * z
     return lambda x, t: near((params * z).reshape(-1, 2, 1, 3), x, t, 0.02)
 
 
@@ -104,8 +105,10 @@ def test_the_closer_of_two_draws_is_kept():
 def test_variations_keep_what_the_embedding_says():
     z = PROMPTS.embedding[:1]
     picture = z.reshape(1, 2, 1, 3) + 0.02
-    same = UNCLIP.variations(jax.random.key(0), picture, z, INDEX, eta=0.0)
-    varied = UNCLIP.variations(jax.random.key(0), picture, z, INDEX, eta=1.0)
+    guided = dataclasses.replace(UNCLIP.decoder, guidance=3.0)  # of which variations know nothing
+    chain = dataclasses.replace(UNCLIP, decoder=guided)
+    same = chain.variations(jax.random.key(0), picture, z, INDEX, eta=0.0)
+    varied = chain.variations(jax.random.key(0), picture, z, INDEX, eta=1.0)
     np.testing.assert_allclose(same, jnp.repeat(picture, B, 0), atol=0.02)
     assert float(same.std(0).max()) < 1e-6 and 0.002 < float(varied.std(0).mean()) < 0.04
     np.testing.assert_allclose(varied.mean(0), z.reshape(2, 1, 3), atol=0.02)

@@ -1,6 +1,7 @@
 """unCLIP's priors as tasks, on a small CLIP of shapes."""
 
 import os
+import shutil
 from pathlib import Path
 
 import jax
@@ -8,12 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from diffusion_jax.training import embeddings as stored
 from diffusion_jax.training.cli import train_command
 from diffusion_jax.training.embeddings import embeddings, load_clip_task
 from diffusion_jax.training.loop import Options, train
+from diffusion_jax.training.needs import check_pinned, pin, pinned
 from diffusion_jax.training.priors import coded, fitted
 from diffusion_jax.training.recipes import load_recipe
-from diffusion_jax.training.runs import load_experiment
 from diffusion_jax.training.sample_cli import sample_command
 from diffusion_jax.training.stages import load_prior, load_stage
 from tests.training import toy
@@ -30,8 +32,9 @@ from diffusion_jax.data import subset
 from diffusion_jax.training.recipes import load_recipe
 
 
-def recipe(steps: int = 2):
-    task = load_recipe(Path("configs/shapes_clip.py"))(steps, batch_size=8, width=32, layers=1)
+def recipe(steps: int = 2, seed: int = 0):
+    shapes_clip = load_recipe(Path("configs/shapes_clip.py"))
+    task = shapes_clip(steps, batch_size=8, width=32, layers=1, seed=seed)
     few = lambda split, data_dir: subset(task.source(split, data_dir), range(48))
     return dataclasses.replace(task, source=few)
 """
@@ -98,9 +101,33 @@ def small(folder):
 def test_embeddings_are_unit_rows_and_kept(small, folder):
     assert np.allclose(np.linalg.norm(small.images, axis=-1), 1, atol=1e-5)
     assert np.allclose(np.linalg.norm(small.texts, axis=-1), 1, atol=1e-5)
-    file = folder / "runs" / "clip" / "embeddings" / "train_2.npz"
-    with np.load(file) as arrays:
-        np.testing.assert_array_equal(arrays["images"], small.images)
+    (file,) = (folder / "runs" / "clip" / "embeddings").glob("train_*.npz")
+    written = file.stat().st_mtime_ns
+    stored._embeddings.cache_clear()
+    again = embeddings(Path("runs/clip"), "train", None)
+    assert file.stat().st_mtime_ns == written and again.images is not small.images
+    for one, other in zip(again, small, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_another_clip_is_noticed(folder, small, tmp_path):
+    """Its embeddings are its own, and runs that learned from the old one are refused."""
+    shutil.copytree("runs/clip", "runs/old")
+    pin(tmp_path, [Path("runs/old")])
+    check_pinned(tmp_path)
+    pin(tmp_path, [Path("runs/old")])
+    shutil.rmtree("runs/old/checkpoints")
+    with pytest.raises(FileNotFoundError, match="no checkpoint yet"):
+        check_pinned(tmp_path)
+    train_command(["configs/tiny.py", "--run-dir", "runs/other", "--seed", "1", *FEW])
+    shutil.copytree("runs/other/checkpoints", "runs/old/checkpoints")
+    with pytest.raises(ValueError, match="at step 2, which has changed since"):
+        pin(tmp_path, [Path("runs/old")])
+    changed = embeddings(Path("runs/old"), "train", None)
+    assert np.abs(changed.images - small.images).max() > 0.01
+    (tmp_path / "needs.json").write_text('[{"run": 1}]')
+    with pytest.raises(ValueError, match=r"needs.json is damaged: 'step'"):
+        pinned(tmp_path)
 
 
 def test_codes_stand_for_embeddings(small):
@@ -142,6 +169,13 @@ def test_a_prior_learns(small, recipe, more, tmp_path):
     assert after < 0.8 * before
 
 
+def test_networks_of_other_sizes_are_refused(small):
+    with pytest.raises(ValueError, match=r"ids up to 10\d\d; the network is for 32 features"):
+        stored.check_sizes(Path("runs/clip"), small._replace(tokens=small.tokens + 1000), 32, 1000)
+    with pytest.raises(ValueError, match="has embeddings of 32 features"):
+        stored.check_sizes(Path("runs/clip"), small, 64, 5000)
+
+
 def test_codes_of_another_number_are_refused(small):
     task = prior("emoji_code_prior", codes=8, buckets=16, alignments=4)
     source = prior("emoji_code_prior", codes=4, buckets=16, alignments=4).source("train", None)
@@ -149,20 +183,27 @@ def test_codes_of_another_number_are_refused(small):
         task.check_source(source)
 
 
-def test_a_chain_of_runs_draws_pictures_of_prompts(small, folder):
-    """Prior and decoder as train.py leaves them, from prompts to pictures by sample.py."""
+@pytest.fixture(scope="module")
+def chain(small, folder):
+    """Runs of a prior, a decoder and an upsampler as train.py leaves them."""
     text = load_clip_task(Path("runs/clip")).clip.text
-    flags = f"--clip runs/clip --batch-size 8 --features {text.features} --width 32 --layers 1"
-    flags += f" --vocabulary {text.vocabulary} --length {text.length} --run-dir runs/prior"
-    few = [*FEW, "--codes", "4", "--buckets", "8", "--alignments", "4"]
-    train_command(["configs/emoji_code_prior.py", *flags.split(), *few])
-    with pytest.raises(ValueError, match="draws no pictures"):
-        load_experiment(Path("runs/prior"))
-
     flags = f"--features {text.features} --vocabulary {text.vocabulary} --length {text.length}"
+    own = "--clip runs/clip --batch-size 8 --width 32 --layers 1 --run-dir runs/prior"
+    codes = "--codes 4 --buckets 8 --alignments 4"
+    train_command(["configs/emoji_code_prior.py", *f"{flags} {own} {codes}".split(), *FEW])
     few = "--log-every 2 --sample-every 2 --steps 2"  # which draws held-out embeddings
     train_command(["configs/decoder.py", *flags.split(), *few.split()])
-    assert len(list(Path("runs/decoder/samples").iterdir())) == 1
+    train_command(["configs/upsampler.py", *few.split()])  # and held-out patches
+    for name in ("decoder", "upsampler"):
+        assert len(list(Path(f"runs/{name}/samples").iterdir())) == 1
+    shutil.copytree("runs/prior", "runs/stranger")
+    shutil.copytree("runs/clip", "runs/clip2")
+    (Path("runs/stranger") / "needs.json").unlink()
+    pin(Path("runs/stranger"), [Path("runs/clip2")])
+
+
+def test_a_chain_of_runs_draws_pictures_of_prompts(chain):
+    """From prompts to pictures by sample.py."""
 
     def sampled(num, name, *prompts):
         flags = f"runs/decoder --prior runs/prior --num {num} --steps 2 --batch-size 2"
@@ -178,9 +219,8 @@ def test_a_chain_of_runs_draws_pictures_of_prompts(small, folder):
     np.testing.assert_array_equal(two, three[:2])
 
 
-def test_upsamplers_enlarge_what_was_drawn(folder, capsys):
-    """Trained on patches, it draws whole pictures; each stage has noise of its own."""
-    train_command(["configs/upsampler.py", *FEW])
+def test_upsamplers_enlarge_what_was_drawn(chain):
+    """Trained on patches, it draws whole pictures."""
     twice = "--upsampler runs/upsampler runs/upsampler"
     sample_command(f"runs/decoder --num 3 --steps 2 --batch-size 2 --npz a.npz {twice}".split())
     with np.load("a.npz") as arrays:
@@ -195,10 +235,13 @@ def test_upsamplers_enlarge_what_was_drawn(folder, capsys):
         ("runs/decoder --prior runs/clip --prompt ball", "holds no prior"),
         ("runs/decoder --prior runs/prior --prompt ball --label 1", "with --prompt alone"),
         ("runs/prior --prompt ball", "draws no pictures"),
+        ("runs/decoder --prior-steps 3", "--prior-steps was given, but it belongs to --prior"),
+        ("runs/decoder --prior runs/stranger --prompt ball", "weren't trained on the same CLIP"),
+        ("runs/decoder --upsampler runs/nothing", "no recipe.json"),
         ("runs/decoder --upsampler runs/decoder", "enlarges no pictures of 3 channels"),
     ],
 )
-def test_sample_refuses(folder, capsys, flags, message):
+def test_sample_refuses(chain, capsys, flags, message):
     assert message in toy.fails(sample_command, flags.split(), capsys)
 
 

@@ -21,7 +21,8 @@ class Tiny(nn.Module):
 
     @nn.compact
     def __call__(self, x, t, condition):
-        h = nn.Conv(self.features, (3, 3))(x)
+        given = x if condition.image is None else jnp.concatenate([x, condition.image], axis=-1)
+        h = nn.Conv(self.features, (3, 3))(given)
         e = nn.Dense(self.features)(t[:, None])
         if condition.vector is not None:
             e = e + nn.Dense(self.features)(condition.vector)
