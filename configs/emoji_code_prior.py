@@ -1,7 +1,9 @@
 """unCLIP's autoregressive prior on emoji: from a text to a CLIP embedding, a code at a time.
 
-python train.py configs/emoji64_clip.py
-python train.py configs/emoji_code_prior.py --clip runs/emoji64_clip
+    python train.py configs/emoji64_clip.py
+    python train.py configs/emoji_code_prior.py --clip runs/emoji64_clip
+
+Not trained to its end yet: steps and sizes are first guesses.
 """
 
 from pathlib import Path

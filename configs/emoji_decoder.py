@@ -1,7 +1,9 @@
 """unCLIP's decoder on emoji, 32x32: from a CLIP embedding of a picture, and its text, to one.
 
-python train.py configs/emoji64_clip.py
-python train.py configs/emoji_decoder.py --clip runs/emoji64_clip
+    python train.py configs/emoji64_clip.py
+    python train.py configs/emoji_decoder.py --clip runs/emoji64_clip
+
+Not trained to its end yet: steps and sizes are first guesses.
 """
 
 from pathlib import Path

@@ -1,7 +1,9 @@
 """unCLIP's diffusion prior on emoji: from a text to a CLIP embedding of a picture.
 
-python train.py configs/emoji64_clip.py
-python train.py configs/emoji_prior.py --clip runs/emoji64_clip
+    python train.py configs/emoji64_clip.py
+    python train.py configs/emoji_prior.py --clip runs/emoji64_clip
+
+Not trained to its end yet: steps and sizes are first guesses.
 """
 
 from pathlib import Path

@@ -130,7 +130,7 @@ def shapes_unet(size: int = 16, channels: int = 32, dtype: Any = jnp.float32) ->
 
 
 def upsampler_unet(channels: int = 32, dtype: Any = jnp.float32) -> UNet:
-    """A convolutional network for upsamplers of any size, t from 0 to about 1,000; 2.2 M parameters
+    """A convolutional network for upsamplers of any size, t from 0 to about 1,000; 2.6 M parameters
     at 32 channels, with a small picture in `condition.image`.
 
     Source: Ramesh et al. 2022 (arXiv:2204.06125), section 2.1: no attention in the upsamplers.
