@@ -1,7 +1,7 @@
 """unCLIP's upsamplers on emoji, 32x32 to 64x64 and 64x64 to 128x128, unconditional, on patches.
 
     python train.py configs/emoji_upsampler.py
-    python train.py configs/emoji_upsampler.py --dataset emoji128 --corruption bsr --run-dir runs/up128
+    python train.py configs/emoji_upsampler.py --dataset emoji128 --corruption bsr --run-dir runs/up
 
 Not trained to its end yet: steps and sizes are first guesses.
 """
