@@ -4,7 +4,7 @@ import dataclasses
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import tyro
@@ -19,6 +19,7 @@ from diffusion_jax.training.editing_cli import (
     repainted,
     started_from,
 )
+from diffusion_jax.training.embedding_cli import Turned, turned
 from diffusion_jax.training.experiment import Experiment
 from diffusion_jax.training.known_cli import Told, as_flag, check_finite, known_from
 from diffusion_jax.training.runs import load_experiment, load_params
@@ -88,6 +89,8 @@ class SampleOptions:
     upsampler: tuple[Path, ...] = ()
     """run folders of upsamplers, each of which enlarges what the one before drew, by its recipe's
     sampler in 25 steps"""
+    turned: Annotated[Turned, tyro.conf.arg(name="")] = Turned()
+    """what unCLIP's decoder makes of pictures' embeddings"""
     init_image: Path | None = None
     """PNG to begin from instead of noise"""
     strength: float | None = None
@@ -133,24 +136,24 @@ def sample_command(argv: Sequence[str]) -> None:
     if options.npz and options.npz.resolve() == options.out.resolve():
         raise ValueError(f"--out and --npz are both {options.out}; one would replace the other.")
     check_upsamplers(options.upsampler, experiment.image_shape)
-    known = told_of(experiment, options)
-
-    experiment = options.steering.steered(experiment, known, mesh, options.data_dir)
-    check_known(experiment, known, guidance)
-    params = load_params(experiment, options.run_dir, options.weights, options.step, mesh)
-    _, process = experiment.parts(params)
-    pictures = draw(
-        edited(experiment, options, process),
-        params,
-        sampler,
-        known,
-        steps=steps,
-        guidance=guidance,
-        seed=options.seed,
-        batch_size=options.batch_size,
-        mesh=mesh,
-        data_dir=options.data_dir,
-    )
+    how: dict[str, Any] = {"steps": steps, "seed": options.seed}
+    how |= {"batch_size": options.batch_size, "data_dir": options.data_dir}
+    if options.turned.asked():
+        check_turns(options)
+        params = load_params(experiment, options.run_dir, options.weights, options.step, mesh)
+        with ended_at_once():
+            known: Known = {}
+            pictures = turned(
+                options.turned, experiment, options.run_dir, params, options.num, **how
+            )
+    else:
+        known = told_of(experiment, options)
+        experiment = options.steering.steered(experiment, known, mesh, options.data_dir)
+        check_known(experiment, known, guidance)
+        params = load_params(experiment, options.run_dir, options.weights, options.step, mesh)
+        _, process = experiment.parts(params)
+        asked = edited(experiment, options, process)
+        pictures = draw(asked, params, sampler, known, guidance=guidance, mesh=mesh, **how)
     for number, run in enumerate(options.upsampler, 1):
         pictures = enlarged(
             run, pictures, number, seed=options.seed, mesh=mesh, batch_size=options.batch_size
@@ -214,6 +217,27 @@ def check_belongs(options: SampleOptions, guidance: float) -> None:
             raise ValueError(
                 f"{as_flag(name)} was given, but gamma is 1, which is no guidance; name another "
                 "with --guidance."
+            )
+
+
+def check_turns(options: SampleOptions) -> None:
+    """Raises ValueError for flags that --variations, --interpolate and --edit don't read."""
+    plain = SampleOptions(options.run_dir)
+    for name in (
+        "told",
+        "prior",
+        "guidance",
+        "sampler",
+        *ADJUSTS,
+        "grid",
+        "init_image",
+        "steering",
+    ):
+        if getattr(options, name) != getattr(plain, name):
+            flag = "what the model is told" if name == "told" else as_flag(name)
+            raise ValueError(
+                f"{flag} doesn't go with --variations, --interpolate or --edit, which walk by DDIM "
+                "without guidance and text."
             )
 
 

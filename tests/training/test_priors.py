@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from diffusion_jax.data import save_png
 from diffusion_jax.training import embeddings as stored
 from diffusion_jax.training.cli import train_command
 from diffusion_jax.training.embeddings import embeddings, load_clip_task
@@ -226,6 +227,61 @@ def test_upsamplers_enlarge_what_was_drawn(chain):
     with np.load("a.npz") as arrays:
         assert arrays["pictures"].shape == (3, 64, 64, 3)
         assert np.isfinite(arrays["pictures"]).all()
+
+
+@pytest.fixture(scope="module")
+def picture(chain):
+    """Two PNGs of the CLIP's size."""
+    source = load_clip_task(Path("runs/clip")).source("train", None)
+    for i, name in enumerate(("a.png", "b.png")):
+        save_png(name, source[i]["image"])
+    return source
+
+
+def turned_into(num, flags):
+    sample_command(f"runs/decoder --steps 8 --batch-size 4 --num {num} --npz t.npz {flags}".split())
+    with np.load("t.npz") as arrays:
+        return arrays["pictures"]
+
+
+def test_variations_differ_and_depend_on_their_number(picture):
+    many = turned_into(6, "--variations a.png")
+    assert many.shape == (6, 16, 16, 3) and np.abs(many[0] - many[1]).max() > 0.05
+    np.testing.assert_allclose(turned_into(2, "--variations a.png"), many[:2], atol=1e-6)
+
+
+def test_interpolations_end_where_each_picture_leads(picture):
+    there = turned_into(5, "--interpolate a.png b.png")
+    back = turned_into(5, "--interpolate b.png a.png")
+    np.testing.assert_allclose(there, back[::-1], atol=2e-3)
+    steps = np.abs(np.diff(there, axis=0)).mean((1, 2, 3))
+    assert steps.min() > 1e-3 and steps.max() < 0.9 * np.abs(there[0] - there[-1]).mean()
+
+
+def test_edits_begin_with_the_picture_and_go_further_and_further(picture):
+    flags = "--edit a.png --from cube --to ball"
+    turns = turned_into(4, flags)
+    start = turned_into(3, "--interpolate a.png b.png")[0]
+    np.testing.assert_allclose(turns[0], start, atol=1e-5)
+    away = [np.abs(turn - turns[0]).mean() for turn in turns[1:]]
+    assert 0 < away[0] < away[1] < away[2]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("runs/decoder --variations a.png --edit a.png", "name one of them"),
+        ("runs/decoder --edit a.png --from cube", "--edit needs two texts"),
+        ("runs/decoder --to cube", "belong to --edit"),
+        ("runs/decoder --variations a.png --guidance 2", "--guidance doesn't go with"),
+        ("runs/decoder --variations a.png --prompt ball", "what the model is told doesn't go"),
+        ("runs/decoder --variations samples.png", "--variations: samples.png has"),
+        ("runs/upsampler --variations a.png", "reads no embeddings"),
+    ],
+)
+def test_turns_that_are_refused(picture, capsys, flags, message):
+    save_png("samples.png", np.zeros((8, 8, 3), np.uint8))
+    assert message in toy.fails(sample_command, flags.split(), capsys)
 
 
 @pytest.mark.parametrize(
