@@ -15,7 +15,7 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
         sentence; nothing is left behind, and a file that was there before is unharmed.
     """
     path = Path(path)
-    if path.exists() and not path.is_file():
+    if path.exists() and not (path.is_file() or path.is_dir()):  # a folder says so itself
         raise OSError(errno.EINVAL, f"could not write {path}: it is no file, and would be replaced")
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:

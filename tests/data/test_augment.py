@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from diffusion_jax.data.augment import Crop, crop, example_keys, patch
+from diffusion_jax.data.augment import crop, example_keys, patch, uniform
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (6, 12, 12, 3), np.uint8)
 KEYS = example_keys(0, np.arange(6))
@@ -37,7 +37,7 @@ def test_a_crop_of_a_ramp_is_a_part_of_it():
 
 def test_sides_and_places_are_independent():
     keys = example_keys(2, np.arange(4000))
-    draws = np.stack([Crop._uniform(keys, j) for j in range(3)])
+    draws = np.stack([uniform(keys, j) for j in range(3)])
     assert np.abs(np.corrcoef(draws) - np.eye(3)).max() < 0.06
     np.testing.assert_allclose(draws.mean(1), 0.5, atol=0.03)
 
