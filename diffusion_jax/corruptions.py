@@ -95,9 +95,14 @@ class BSR:
         steps: list[Callable[[Key, Picture], Picture]] = [blur, blur, noise, compress, shrink]
 
         def one(key: Key, x: Picture) -> Picture:
-            order, *own = jax.random.split(key, len(steps) + 1)
-            for number, key in zip(jax.random.permutation(order, len(steps)), own, strict=True):
-                x = jax.lax.switch(number, steps, key, x)
+            key_order, *own = jax.random.split(key, len(steps) + 1)
+            order = jax.random.permutation(key_order, len(steps))
+
+            def step(x: Picture, chosen: tuple[Array, Key]) -> tuple[Picture, None]:
+                number, key = chosen
+                return jax.lax.switch(number, steps, key, x), None
+
+            x, _ = jax.lax.scan(step, x, (order, jnp.stack(own)))
             return jnp.clip(x, -1.0, 1.0)
 
         return jax.vmap(one)(keys, x)

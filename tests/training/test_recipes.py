@@ -14,6 +14,7 @@ import pytest
 
 import diffusion_jax as dj
 from diffusion_jax.data import digits, from_arrays
+from diffusion_jax.data.augment import Patch
 from diffusion_jax.models import digits_classifier, from_linen
 from diffusion_jax.training import terminals
 from diffusion_jax.training.experiment import denoising
@@ -48,7 +49,7 @@ def test_two_steps_and_a_picture(stem, arguments, tmp_path):
     experiment = dataclasses.replace(recipe, model=from_linen(toy.Tiny(4)))
     if (stem, arguments) in PREPARED:
         height, width, channels = recipe.image_shape
-        more = 0 if recipe.augment is None else 8  # of which it may take a part
+        more = 8 if isinstance(recipe.augment, Patch) else 0  # of which it takes a part
         source = functools.partial(noise, (height + more, width + more, channels))
         experiment = dataclasses.replace(experiment, source=source)
     options = Options(log_every=1, checkpoint_every=2, sample_every=0)
