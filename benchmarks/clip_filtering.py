@@ -10,7 +10,7 @@ arXiv:2307.03132), in small.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +27,14 @@ from diffusion_jax.data import (  # noqa: E402
     captioned,
     emoji_texts,
     in_memory,
+    joined,
     subset,
     tfds_source,
 )
 from diffusion_jax.data.curation import clip_filter, intersection, similarities  # noqa: E402
 from diffusion_jax.data.lettering import write  # noqa: E402
 from diffusion_jax.data.text_regions import StrokeDetector  # noqa: E402
+from diffusion_jax.data.views import mapped  # noqa: E402
 from diffusion_jax.evaluation.retrieval import retrieval  # noqa: E402
 from diffusion_jax.training.contrastive import (  # noqa: E402
     Contrastive,
@@ -45,43 +47,6 @@ from diffusion_jax.training.recipes import find_recipe, load_recipe  # noqa: E40
 KINDS = ("fitting", "another's caption", "read, not seen")
 
 
-@dataclass(frozen=True, eq=False)
-class Pool:
-    """A source in which some pictures are another record's.
-
-    Attributes:
-        source: the clean one.
-        picture: [n], whose picture record i has.
-        kind: [n], 0 to 2, of `KINDS`.
-    """
-
-    source: Source
-    picture: np.ndarray
-    kind: np.ndarray
-
-    @property
-    def name(self) -> str:
-        return f"{self.source.name}, a pool"
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        return self.source.image_shape
-
-    @property
-    def classes(self) -> int | None:
-        return self.source.classes
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def __getitem__(self, i: int) -> dict[str, Any]:
-        record = self.source[i]
-        image = self.source[int(self.picture[i])]["image"]
-        if self.kind[i] == 2:
-            image = written(image, record["caption"], i)
-        return record | {"image": image}
-
-
 def written(image: np.ndarray, text: str, seed: int) -> np.ndarray:
     """The picture with the text on a plate, somewhere."""
     rng = np.random.default_rng(seed)
@@ -89,8 +54,9 @@ def written(image: np.ndarray, text: str, seed: int) -> np.ndarray:
     return write(image, text, at=at, size=11, colour=(0, 0, 0), plate=(255, 255, 255)).picture
 
 
-def make_pool(source: Source, wrong: float, read: float, seed: int) -> Pool:
-    """So large shares have another record's picture, or that with the caption written on it."""
+def make_pool(source: Source, wrong: float, read: float, seed: int) -> tuple[Source, np.ndarray]:
+    """The source, of which so large shares have another record's picture, or that with the caption
+    written on it; and of what kind each record is, [n], 0 to 2, of `KINDS`."""
     rng = np.random.default_rng(seed)
     n = len(source)
     order = rng.permutation(n)
@@ -100,7 +66,14 @@ def make_pool(source: Source, wrong: float, read: float, seed: int) -> Pool:
     picture = np.arange(n)
     moved = np.flatnonzero(kind)
     picture[moved] = np.roll(rng.permutation(moved), 1)
-    return Pool(source, picture, kind)
+
+    def shown(record: Mapping[str, Any]) -> dict[str, Any]:
+        image = source[int(record["picture"])]["image"]
+        if record["kind"] == 2:
+            image = written(image, record["caption"], int(record["place"]))
+        return {"image": image}
+
+    return mapped(joined(source, picture=picture, kind=kind, place=np.arange(n)), shown), kind
 
 
 def trained(task: Contrastive, source: Source, folder: Path) -> Any:
@@ -139,7 +112,8 @@ def main(
         data_dir: folder of prepared TFDS sets.
     """
     task: Any = load_recipe(find_recipe("emoji64_clip"))(steps=steps)
-    pool = make_pool(tfds_source("emoji64", "train", data_dir, label="group"), wrong, read, seed)
+    clean = tfds_source("emoji64", "train", data_dir, label="group")
+    pool, kind = make_pool(clean, wrong, read, seed)
     told = captioned(pool, task.tokenizer(data_dir), emoji_texts, task.texts)
     source, test = in_memory(told), Split("test", data_dir)
 
@@ -152,7 +126,7 @@ def main(
         "similarity": clip_filter(scores, 0.5),
         "T-MARS": clip_filter(covered, 0.5),
         "both": intersection(clip_filter(scores, 0.5), clip_filter(covered, 0.5)),
-        "what fits (known here alone)": np.flatnonzero(pool.kind == 0),
+        "what fits (known here alone)": np.flatnonzero(kind == 0),
     }
     print(
         f"\n{len(pool)} pairs, {steps} steps each; picture to text, text to picture: R@1 / 5 / 10"
@@ -164,7 +138,7 @@ def main(
             folder = work / name.split()[0].lower()
             params = trained(task, in_memory(subset(told, indices)), folder)
         ways = measured(task, params, test, data_dir)
-        shares = np.bincount(pool.kind[indices], minlength=3) / len(indices)
+        shares = np.bincount(kind[indices], minlength=3) / len(indices)
         cells = [f"{100 * share:.0f}" for share in shares]
         cells += [percent(list(way.found.values())) for way in ways.values()]
         print(f"| {name} | {len(indices)} | {' | '.join(cells)} |", flush=True)

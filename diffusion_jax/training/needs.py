@@ -1,7 +1,7 @@
 """What a run was trained on beside data: other runs, such as a prior's CLIP, and which they were.
 
 A run that needs others keeps `needs.json`: of each its newest checkpoint's step and a digest of
-the fingerprints of its parameters. Where one of them has been trained on or anew since, what was
+the fingerprints of its leaves. Where one of them has been trained on or anew since, what was
 learned from it isn't true of it any more.
 """
 
