@@ -28,9 +28,9 @@ LENGTH, WORDS, TEXTS = 32, 2048, 5
 
 
 @functools.cache
-def words(data_dir: Path | None) -> Tokenizer:
-    """The words that are common enough in the training split's texts; others are unknown."""
-    source = tfds_source("emoji64", "train", data_dir, label="group")
+def words(split: str, data_dir: Path | None) -> Tokenizer:
+    """The words that are common enough in a split's texts; others are unknown."""
+    source = tfds_source("emoji64", split, data_dir, label="group")
     texts = itertools.chain.from_iterable(emoji_texts(source[i]) for i in range(len(source)))
     return Words.from_texts(texts, length=LENGTH, most=WORDS - 4, least=20, unknown=True)
 
@@ -42,6 +42,7 @@ def emoji(tokenizer: Tokenizer, split: str, data_dir: Path | None) -> Source:
 
 
 def recipe(
+    split: str = "train",
     steps: int = 900,
     batch_size: int = 256,
     seed: int = 0,
@@ -54,6 +55,8 @@ def recipe(
     """CLIP of emoji.
 
     Args:
+        split: of the set, which it learns from; "train+test" makes a judge of other models, which
+            has seen every concept.
         steps: training steps.
         batch_size: pairs a step, over all devices.
         seed: of parameters, data order and the choice of texts.
@@ -64,11 +67,16 @@ def recipe(
         ema_decay: of the averaged parameters.
     """
     text = TextTransformer(128, WORDS, LENGTH, 128, layers=2, heads=4, end=2)
+    tokenizer = functools.partial(words, split)
+
+    def source(which: str, data_dir: Path | None) -> Source:
+        return emoji(tokenizer(data_dir), split if which == "train" else which, data_dir)
+
     return Contrastive(
-        source=lambda split, data_dir: emoji(words(data_dir), split, data_dir),
+        source=source,
         image_shape=(64, 64, 3),
         clip=CLIP(emoji_tower(tower, width, layers), text),
-        tokenizer=words,
+        tokenizer=tokenizer,
         length=LENGTH,
         texts=TEXTS,
         objective=softmax_objective,

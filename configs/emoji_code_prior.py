@@ -56,7 +56,7 @@ def recipe(
 
     def source(split, data_dir):
         said = embeddings(clip, split, data_dir)
-        check_sizes(clip, said, features, vocabulary)
+        check_sizes(clip, said, features, vocabulary, length)
         return coded(f"{clip.name}'s {split} split", said, fit(data_dir))
 
     return CodePriorTask(

@@ -64,7 +64,7 @@ def recipe(
 
     def source(split, data_dir):
         said = embeddings(clip, split, data_dir)
-        check_sizes(clip, said, features, vocabulary)
+        check_sizes(clip, said, features, vocabulary, length)
         pictures = shrunk(load_clip_task(clip).source(split, data_dir), factor)
         return in_memory(joined(pictures, image_embedding=said.images))
 

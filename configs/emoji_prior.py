@@ -48,7 +48,7 @@ def recipe(
 
     def source(split, data_dir):
         said = embeddings(clip, split, data_dir)
-        check_sizes(clip, said, features, vocabulary)
+        check_sizes(clip, said, features, vocabulary, length)
         return vectors(f"{clip.name}'s {split} split", said)
 
     network = DiffusionPrior(features, vocabulary, length, width, layers, width // 32)

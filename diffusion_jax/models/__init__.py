@@ -50,6 +50,9 @@ from diffusion_jax.models.unet import (
     ddpm_cifar10,
     digits_unet,
     shapes_unet,
+    unclip_64,
+    unclip_256,
+    unclip_1024,
     upsampler_unet,
 )
 
@@ -104,6 +107,9 @@ __all__ = [
     "published_clip",
     "quick_gelu",
     "shapes_unet",
+    "unclip_64",
+    "unclip_256",
+    "unclip_1024",
     "upsampler_unet",
     "with_time",
 ]

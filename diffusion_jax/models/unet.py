@@ -156,26 +156,31 @@ def ddpm_cifar10(dtype: Any = jnp.float32) -> UNet:
     return UNet(3, 128, (1, 2, 2, 2), 2, (16,), dropout=0.1, epsilon=1e-6, dtype=dtype)
 
 
-def adm_64(classes: int = 1000, dtype: Any = jnp.float32) -> UNet:
+def _adm(channels: int, multipliers: tuple[int, ...], blocks: int, **more: Any) -> UNet:
+    """ADM's family: adaptive norms, levels joined by residual blocks that resize, heads of 64
+    channels, and learned variance, which doubles the answer's channels; t in table steps."""
+    block = partial(ResidualBlock, modulate=True, dropout=more.get("dropout", 0.0))
+    return UNet(
+        out_channels=6,
+        channels=channels,
+        multipliers=multipliers,
+        blocks=blocks,
+        head_channels=64,
+        modulate=True,
+        down=partial(block, resize=average_pool),
+        up=partial(block, resize=nearest),
+        time_features=Sinusoidal(channels, shift=0),
+        **more,
+    )
+
+
+def adm_64(dtype: Any = jnp.float32) -> UNet:
     """ADM's network for 64x64 pictures, 296 M parameters with 1,000 classes as one-hot
     `condition.vector`; learned variance doubles the answer's channels; t in table steps.
 
     Source: Dhariwal & Nichol 2021, table 11 (ImageNet 64) and section 3.
     """
-    return UNet(
-        out_channels=6,
-        channels=192,
-        multipliers=(1, 2, 3, 4),
-        blocks=3,
-        attention=(32, 16, 8),
-        head_channels=64,
-        modulate=True,
-        dropout=0.1,
-        down=partial(ResidualBlock, modulate=True, dropout=0.1, resize=average_pool),
-        up=partial(ResidualBlock, modulate=True, dropout=0.1, resize=nearest),
-        time_features=Sinusoidal(192, shift=0),
-        dtype=dtype,
-    )
+    return _adm(192, (1, 2, 3, 4), 3, attention=(32, 16, 8), dropout=0.1, dtype=dtype)
 
 
 def adm_256(dtype: Any = jnp.float32) -> UNet:
@@ -184,16 +189,30 @@ def adm_256(dtype: Any = jnp.float32) -> UNet:
 
     Source: Dhariwal & Nichol 2021, table 11 (ImageNet 256) and section 3.
     """
-    return UNet(
-        out_channels=6,
-        channels=256,
-        multipliers=(1, 1, 2, 2, 4, 4),
-        blocks=2,
-        attention=(32, 16, 8),
-        head_channels=64,
-        modulate=True,
-        down=partial(ResidualBlock, modulate=True, resize=average_pool),
-        up=partial(ResidualBlock, modulate=True, resize=nearest),
-        time_features=Sinusoidal(256, shift=0),
-        dtype=dtype,
-    )
+    return _adm(256, (1, 1, 2, 2, 4, 4), 2, attention=(32, 16, 8), dtype=dtype)
+
+
+def unclip_64(dtype: Any = jnp.float32) -> UNet:
+    """The decoder's network of unCLIP for 64x64 pictures, beside its encoder of texts; as ADM's.
+
+    Source: Ramesh et al. 2022 (arXiv:2204.06125), table 3.
+    """
+    return _adm(512, (1, 2, 3, 4), 3, attention=(32, 16, 8), dropout=0.1, dtype=dtype)
+
+
+def unclip_256(dtype: Any = jnp.float32) -> UNet:
+    """The network of unCLIP's upsampler to 256x256 pictures, without attention; as ADM's.
+
+    Source: Ramesh et al. 2022 (arXiv:2204.06125), table 3.
+    """
+    plain = {"attention": (), "middle_attention": False}
+    return _adm(320, (1, 2, 3, 4), 3, dropout=0.1, dtype=dtype, **plain)
+
+
+def unclip_1024(dtype: Any = jnp.float32) -> UNet:
+    """The network of unCLIP's upsampler to 1,024x1,024 pictures, without attention; as ADM's.
+
+    Source: Ramesh et al. 2022 (arXiv:2204.06125), table 3.
+    """
+    plain = {"attention": (), "middle_attention": False}
+    return _adm(192, (1, 1, 2, 2, 4, 4), 2, dtype=dtype, **plain)

@@ -88,13 +88,16 @@ def _embeddings(file: Path, split: str, data_dir: Path | None) -> Embeddings:
     return found
 
 
-def check_sizes(run_dir: Path, said: Embeddings, features: int, vocabulary: int) -> None:
-    """Raises ValueError unless a network for so many features and ids can read these."""
-    most, size = int(said.tokens.max()) + 1, said.images.shape[1]
-    if size != features or most > vocabulary:
+def check_sizes(
+    run_dir: Path, said: Embeddings, features: int, vocabulary: int, length: int
+) -> None:
+    """Raises ValueError unless a network for so many features, ids and tokens can read these."""
+    most, size, found = int(said.tokens.max()) + 1, said.images.shape[1], said.tokens.shape[2]
+    if size != features or most > vocabulary or found != length:
         raise ValueError(
-            f"{run_dir} has embeddings of {size} features and texts of ids up to {most - 1}; the "
-            f"network is for {features} features and {vocabulary} ids."
+            f"{run_dir} has embeddings of {size} features, texts of {found} tokens and ids up to "
+            f"{most - 1}; the network is for {features} features, {length} tokens and "
+            f"{vocabulary} ids."
         )
 
 

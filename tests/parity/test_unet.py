@@ -265,7 +265,7 @@ PUBLISHED = {
         32,
     ),
     "adm_64": (
-        adm_64(classes=1000),
+        adm_64(),
         Condition(vector=np.zeros((1, 1000), np.float32)),
         {
             **block_types("RAAA"),
