@@ -18,13 +18,33 @@ from diffusion_jax.models.conditioning import Known
 from diffusion_jax.samplers import DDIM, draw_prior, sample
 from diffusion_jax.types import Denoiser, Index, Key, Params, Process, Sampler, Scalar
 
+Tell = Callable[[Key, Index, Known], Known]  # what a stage makes of what it is told
+
 START = 1e-3  # where inversion begins: most networks can't tell so little noise
+# Streams of the key beside those of `samplers.loop`, `training.terminals`, `editing`, `unclip` and
+# `models.conditioning` (2^32 - 1 to 2^32 - 6).
+_STAGE, _TELL = 2**32 - 7, 2**32 - 8
+
+
+def stage_key(key: Key, number: int) -> Key:
+    """The key of stage `number` of a chain; the first, 0, has the chain's own."""
+    return jax.random.fold_in(jax.random.fold_in(key, _STAGE), number) if number else key
+
+
+def tell_key(key: Key) -> Key:
+    """The key of a stage's `tell`, from the stage's."""
+    return jax.random.fold_in(key, _TELL)
+
+
+def as_told(key: Key, index: Index, known: Known) -> Known:
+    """It's told what is known."""
+    return known
 
 
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=["params", "guidance", "sampler", "times"],
-    meta_fields=["denoiser", "process", "shape"],
+    meta_fields=["denoiser", "process", "shape", "tell"],
 )
 @dataclass(frozen=True)
 class Stage:
@@ -38,6 +58,8 @@ class Stage:
         sampler: walks `times`.
         times: descending, from 1.
         guidance: gamma, traced; None is none, for half the work.
+        tell: what `draw` makes of what is known, such as a small picture with noise; no change by
+            default.
     """
 
     denoiser: Callable[[Params, Known, Scalar | None], Denoiser] = field(repr=False)
@@ -47,6 +69,7 @@ class Stage:
     sampler: Sampler
     times: Array
     guidance: Scalar | None = None
+    tell: Tell = field(default=as_told, repr=False)
 
     def draw(
         self, key: Key, known: Known, index: Index, start: Array | None = None
@@ -62,6 +85,7 @@ class Stage:
         x = start
         if x is None:
             x = draw_prior(key, self.process, (len(index), *self.shape), index=index)
+        known = self.tell(tell_key(key), index, known)
         denoiser = self.denoiser(self.params, known, self.guidance)
         x = sample(key, self.sampler, self.process, denoiser, x, self.times, index=index)
         return self.process.decode(x)
@@ -83,7 +107,7 @@ def cascade(
     memory doesn't allow that.
 
     Args:
-        key: of all stages; each has a key of its own.
+        key: of all stages; each has a key of its own, `stage_key`.
         stages: in their order. The first is told `known`, the others that and "low" [b h w c].
         known: arrays [b ...].
         index: the examples' numbers [b].
@@ -94,8 +118,8 @@ def cascade(
     """
     if not stages:
         raise ValueError("a cascade needs one stage at least.")
-    first, *rest = jax.random.split(key, len(stages))
-    drawn = [stages[0].draw(first, known, index, start)]
-    for own, stage in zip(rest, stages[1:], strict=True):
-        drawn.append(stage.draw(own, {**known, "low": jnp.clip(drawn[-1], -1.0, 1.0)}, index))
+    drawn = [stages[0].draw(stage_key(key, 0), known, index, start)]
+    for number, stage in enumerate(stages[1:], 1):
+        low = jnp.clip(drawn[-1], -1.0, 1.0)
+        drawn.append(stage.draw(stage_key(key, number), {**known, "low": low}, index))
     return drawn

@@ -25,6 +25,8 @@ from diffusion_jax.samplers.autoregressive import sample_codes
 from diffusion_jax.systems.cascade import Stage, cascade
 from diffusion_jax.types import Condition, Index, Key, Params, Scalar
 
+PRIOR = 2**32 - 5  # the prior's stream of the chain's key, see `cascade`
+
 
 class Prompts(NamedTuple):
     """Texts, as the stages read them.
@@ -141,22 +143,27 @@ class Unclip:
     """The chain, as a pytree: `jax.jit(Unclip.sample)(unclip, key, told, index)`.
 
     Attributes:
-        prior: draws z_i.
         decoder: draws from "image_embedding" and "tokens"; zeros stand for none.
         length: tokens of a text.
+        prior: draws z_i; what begins with an embedding needs none.
         upsamplers: told "low", the picture before.
     """
 
-    prior: Prior
     decoder: Stage
     length: int
+    prior: Prior | None = None
     upsamplers: tuple[Stage, ...] = ()
 
     def sample(self, key: Key, told: Prompts, index: Index) -> Float[Array, "b h w c"]:
-        """Pictures of texts, equation (1)."""
-        key_prior, key_decoder = jax.random.split(key)
-        z = best_of(key_prior, self.prior, told, index)
-        return self.decode(key_decoder, z, index, told.tokens)
+        """Pictures of texts, equation (1).
+
+        Raises:
+            ValueError: there is no prior.
+        """
+        if self.prior is None:
+            raise ValueError("Unclip.sample needs a prior.")
+        z = best_of(jax.random.fold_in(key, PRIOR), self.prior, told, index)
+        return self.decode(key, z, index, told.tokens)
 
     def decode(
         self,

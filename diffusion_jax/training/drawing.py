@@ -1,5 +1,9 @@
 """All pictures that are asked for, with a progress bar."""
 
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
@@ -40,3 +44,29 @@ def draw(
             first += len(pictures)
             bar.update(len(pictures))
     return np.concatenate(done)
+
+
+def in_batches(
+    run: Callable[[jax.Array], jax.Array],
+    num: int,
+    batch_size: int,
+    *,
+    desc: str | None = None,
+    unit: str = "picture",
+) -> np.ndarray:
+    """The rows 0..num - 1 of what `run` makes of examples' numbers, a batch at a time, with a
+    progress bar.
+
+    Args:
+        run: numbers [batch_size] -> rows; those of the last batch may be `num` and more.
+        num: rows that are wanted.
+        batch_size: of each call.
+        desc, unit: of the bar.
+    """
+    done = []
+    bar = tqdm(total=num, desc=desc, unit=unit, disable=None, dynamic_ncols=True)
+    with bar:
+        for start in range(0, num, batch_size):
+            done.append(np.asarray(run(jnp.arange(start, start + batch_size))))
+            bar.update(min(batch_size, num - start))
+    return np.concatenate(done)[:num]

@@ -6,20 +6,20 @@ leads the decoder back to it.
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
-from tqdm import tqdm
 
 from diffusion_jax.data.images import read_png
 from diffusion_jax.models.image_conditioning import shrink
 from diffusion_jax.samplers import DDIM
 from diffusion_jax.systems.cascade import Stage
-from diffusion_jax.systems.unclip import interpolations, text_difference
-from diffusion_jax.training.contrastive import Contrastive, image_encoder, text_encoder
+from diffusion_jax.systems.unclip import Unclip, interpolations, text_difference
+from diffusion_jax.training.contrastive import image_encoder, text_encoder
+from diffusion_jax.training.drawing import in_batches
 from diffusion_jax.training.embeddings import load_clip_task
 from diffusion_jax.training.experiment import Experiment
 from diffusion_jax.training.known_cli import in_range
@@ -63,13 +63,6 @@ class Turned:
         return bool(given)
 
 
-class Latents(NamedTuple):
-    """What the decoder makes a picture of: z_i [n d] of length 1, and x_1 [n h w c]."""
-
-    z: jax.Array
-    x1: jax.Array
-
-
 def turned(
     turn: Turned,
     experiment: Experiment,
@@ -100,58 +93,54 @@ def turned(
     stage = dataclasses.replace(
         stage_of(experiment, params, steps=steps, guidance=1.0), sampler=DDIM()
     )
+    unclip, key = Unclip(stage, clip.length), jax.random.key(seed)
+    embed = image_encoder(clip, clip_params, batch_size=1)
 
-    def inside(path: Path, flag: str) -> Latents:
-        return latents(stage, clip, clip_params, read_png(path, clip.image_shape, what=flag))
+    def read(path: Path, flag: str) -> tuple[jax.Array, jax.Array]:
+        """A picture of the decoder's size [1 h w c], and its embedding."""
+        pixels = in_range(read_png(path, clip.image_shape, what=flag))[None]
+        return shrunk_to(pixels, stage.shape), embed(pixels)
 
     if turn.variations is not None:
-        one = inside(turn.variations, "--variations")
-        stage = dataclasses.replace(stage, sampler=DDIM(1.0))
-        between = Latents(*(jnp.repeat(x, num, axis=0) for x in one))
-    elif turn.interpolate is not None:
-        ends = [inside(path, "--interpolate") for path in turn.interpolate]
+        one = read(turn.variations, "--variations")
+        varied = jax.jit(Unclip.variations)
+        return in_batches(lambda i: varied(unclip, key, *one, i), num, batch_size)
+
+    def inverted(path: Path, flag: str) -> tuple[jax.Array, jax.Array]:
+        """A picture's embedding, and the x_1 from which DDIM leads back to it."""
+        small, z = read(path, flag)
+        return z, invert(stage, small, unclip.known(z, None))
+
+    invert, decode = jax.jit(Stage.invert), jax.jit(Unclip.decode)
+    if turn.interpolate is not None:
+        ends = [inverted(path, "--interpolate") for path in turn.interpolate]
         z, x1 = (jnp.concatenate(x) for x in zip(*ends, strict=True))
-        between = Latents(*interpolations(z, x1, jnp.linspace(0.0, 1.0, num)))
+        z, x1 = interpolations(z, x1, jnp.linspace(0.0, 1.0, num))
     else:
         assert turn.edit is not None
-        one = Latents(*(jnp.repeat(x, num, axis=0) for x in inside(turn.edit, "--edit")))
+        z, x1 = (jnp.repeat(x, num, axis=0) for x in inverted(turn.edit, "--edit"))
         said = text_encoder(clip, clip_params, data_dir)([turn.source, turn.to])
         before, after = (jnp.repeat(z[None], num, axis=0) for z in said)
-        weights = jnp.linspace(0.0, FURTHEST, num)
-        between = one._replace(z=text_difference(one.z, before, after, weights))
-    return decoded(stage, clip.length, between, seed=seed, batch_size=batch_size)
+        z = text_difference(z, before, after, jnp.linspace(0.0, FURTHEST, num))
+
+    def decoded(index: jax.Array) -> jax.Array:
+        one, start = (jnp.take(x, index, axis=0, mode="clip") for x in (z, x1))
+        return decode(unclip, key, one, index, start=start)
+
+    return in_batches(decoded, num, batch_size)
 
 
-def latents(stage: Stage, clip: Contrastive, params: Params, picture: np.ndarray) -> Latents:
-    """A picture's embedding, and its x_1 by DDIM's inversion.
+def shrunk_to(pictures: np.ndarray, shape: tuple[int, ...]) -> jax.Array:
+    """Pictures [b h w c] at the decoder's size.
 
     Raises:
-        ValueError: the CLIP's pictures aren't a multiple of the decoder's in size.
+        ValueError: theirs isn't a multiple of it.
     """
-    factor, rest = divmod(picture.shape[0], stage.shape[0])
-    if rest or picture.shape[1] != factor * stage.shape[1]:
+    height, width = pictures.shape[1:3]
+    factor, rest = divmod(height, shape[0])
+    if rest or width != factor * shape[1]:
         raise ValueError(
-            f"the CLIP's pictures of {picture.shape[0]}x{picture.shape[1]} can't be shrunk to the "
-            f"decoder's {stage.shape[0]}x{stage.shape[1]}."
+            f"the CLIP's pictures of {height}x{width} can't be shrunk to the decoder's "
+            f"{shape[0]}x{shape[1]}."
         )
-    pixels = in_range(picture)[None]
-    z = image_encoder(clip, params, batch_size=1)(pixels)
-    known = {"image_embedding": z, "tokens": jnp.zeros((1, clip.length), jnp.int32)}
-    small = shrink(jnp.asarray(pixels), factor)
-    return Latents(z, jax.jit(Stage.invert)(stage, small, known))
-
-
-def decoded(stage: Stage, length: int, of: Latents, *, seed: int, batch_size: int) -> np.ndarray:
-    """What the decoder makes of them, without text, a batch at a time."""
-    num, draw, key = len(of.z), jax.jit(Stage.draw), jax.random.key(seed)
-    tokens = jnp.zeros((batch_size, length), jnp.int32)
-    drawn = []
-    with tqdm(total=num, unit="picture", disable=None, dynamic_ncols=True) as bar:
-        for start in range(0, num, batch_size):
-            index = jnp.arange(start, start + batch_size)
-            z, x1 = (jnp.take(x, index, axis=0, mode="clip") for x in of)
-            known = {"image_embedding": z, "tokens": tokens}
-            pictures = np.asarray(draw(stage, key, known, index, x1))
-            drawn.append(np.clip(pictures, -1.0, 1.0))
-            bar.update(min(batch_size, num - start))
-    return np.concatenate(drawn)[:num]
+    return shrink(jnp.asarray(pictures), factor)

@@ -89,6 +89,9 @@ class SampleOptions:
     upsampler: tuple[Path, ...] = ()
     """run folders of upsamplers, each of which enlarges what the one before drew, by its recipe's
     sampler in 25 steps"""
+    augment: float | None = None
+    """noise that pictures get before each --upsampler, which is told of it: it hides their faults,
+    0 none, 1 nothing but noise (0)"""
     turned: Annotated[Turned, tyro.conf.arg(name="")] = Turned()
     """what unCLIP's decoder makes of pictures' embeddings"""
     init_image: Path | None = None
@@ -135,7 +138,8 @@ def sample_command(argv: Sequence[str]) -> None:
         check_writable(path)
     if options.npz and options.npz.resolve() == options.out.resolve():
         raise ValueError(f"--out and --npz are both {options.out}; one would replace the other.")
-    check_upsamplers(options.upsampler, experiment.image_shape)
+    level = options.augment or 0.0
+    check_upsamplers(options.upsampler, experiment.image_shape, level)
     how: dict[str, Any] = {"steps": steps, "seed": options.seed}
     how |= {"batch_size": options.batch_size, "data_dir": options.data_dir}
     if options.turned.asked():
@@ -155,9 +159,8 @@ def sample_command(argv: Sequence[str]) -> None:
         asked = edited(experiment, options, process)
         pictures = draw(asked, params, sampler, known, guidance=guidance, mesh=mesh, **how)
     for number, run in enumerate(options.upsampler, 1):
-        pictures = enlarged(
-            run, pictures, number, seed=options.seed, mesh=mesh, batch_size=options.batch_size
-        )
+        how = {"level": level, "seed": options.seed, "batch_size": options.batch_size}
+        pictures = enlarged(run, pictures, number, mesh=mesh, **how)
     scale = max(1, 64 // pictures.shape[1])
     save_png(options.out, grid(to_uint8(pictures), scale=scale))
     print(f"wrote {options.num} pictures to {options.out}")
@@ -208,6 +211,7 @@ def check_belongs(options: SampleOptions, guidance: float) -> None:
         "resamples": (options.told.inpaint, "--inpaint"),
         "prior_guidance": (options.prior, "--prior"),
         "prior_steps": (options.prior, "--prior"),
+        "augment": (options.upsampler or None, "--upsampler"),
     }
     for name, (owner, flag) in owners.items():
         if getattr(options, name) is not None and owner is None:

@@ -17,6 +17,7 @@ from diffusion_jax.data.pipeline import stacked
 from diffusion_jax.models.conditioning import ClassLabels, Known
 from diffusion_jax.models.cuts import gathered
 from diffusion_jax.samplers import sample
+from diffusion_jax.systems.cascade import stage_key
 from diffusion_jax.training.distributed import to_host
 from diffusion_jax.training.experiment import Experiment, unsteered
 from diffusion_jax.training.sharding import (
@@ -85,6 +86,7 @@ def sample_batches(
     batch_size: int,
     mesh: Mesh,
     first: int = 0,
+    stage: int = 0,
     data_dir: Path | None = None,
 ) -> Iterator[np.ndarray]:
     """n pictures, a batch at a time; picture i depends on seed, i and what is known of it.
@@ -100,6 +102,7 @@ def sample_batches(
         seed: of the noise.
         batch_size: pictures at a time, over all devices.
         first: the number of the first picture.
+        stage: of a cascade, whose noise isn't that of the others.
         data_dir: of the data, where x_1 comes from them.
 
     Raises:
@@ -109,7 +112,7 @@ def sample_batches(
     check_divides(batch_size, batch_parts(mesh), what="the sampling batch size")
     check_known(experiment, known, guidance)
     draw = make_sample(experiment, mesh, guided=guidance != 1.0, data_dir=data_dir)
-    key, times = jax.random.key(seed), experiment.grid(steps)
+    key, times = stage_key(jax.random.key(seed), stage), experiment.grid(steps)
     count = count_of(known)
     for start in range(0, count, batch_size):
         size = min(batch_size, count - start)

@@ -3,15 +3,18 @@
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
+
 from diffusion_jax.models.conditioning import Known
-from diffusion_jax.systems.cascade import Stage
+from diffusion_jax.models.image_conditioning import LowResolution
+from diffusion_jax.systems.cascade import Stage, as_told
 from diffusion_jax.systems.unclip import CodeStage, Prior
 from diffusion_jax.training.experiment import Experiment
 from diffusion_jax.training.needs import check_pinned
 from diffusion_jax.training.priors import CodePriorTask
 from diffusion_jax.training.runs import load_params, load_task
 from diffusion_jax.training.terminals import FromNoise
-from diffusion_jax.types import Denoiser, Params, Scalar
+from diffusion_jax.types import Denoiser, Index, Key, Params, Scalar
 
 
 def stage_of(
@@ -21,12 +24,19 @@ def stage_of(
     steps: int | None = None,
     guidance: float | None = None,
     shape: tuple[int, ...] | None = None,
+    augment: float = 0.0,
 ) -> Stage:
     """A diffusion model as a stage, by default in 50 steps, of the recipe's guidance and size.
 
+    Args:
+        experiment: the model.
+        params: its network's.
+        steps, guidance, shape: of what it draws.
+        augment: of an upsampler, the level of the noise that the small picture gets.
+
     Raises:
-        ValueError: guidance of a model that can't be guided, or one that isn't of a fixed process
-            from noise.
+        ValueError: guidance of a model that can't be guided, noise for one that enlarges nothing,
+            or a model that isn't of a fixed process from noise.
     """
     if experiment.init_schedule is not None or experiment.terminal != FromNoise():
         raise ValueError("a model whose schedule is learned, or whose x_1 needs data, is no stage.")
@@ -40,6 +50,14 @@ def stage_of(
             f"guidance {gamma} was asked for, but this model was never trained without its "
             "condition."
         )
+    told: Any = experiment.conditioning
+    if augment and not isinstance(told, LowResolution):
+        raise ValueError("augment is for a model that enlarges pictures.")
+
+    def tell(key: Key, index: Index, known: Known) -> Known:
+        levels = jnp.full(index.shape, augment)
+        return {**known, **told.augment(key, index, known["low"], levels)}
+
     return Stage(
         denoiser=denoiser,
         params=params,
@@ -48,6 +66,7 @@ def stage_of(
         sampler=experiment.sampler,
         times=experiment.grid(steps or experiment.sample_steps or 50),
         guidance=None if gamma == 1.0 else gamma,
+        tell=tell if augment else as_told,
     )
 
 
@@ -57,17 +76,19 @@ def load_stage(
     steps: int | None = None,
     guidance: float | None = None,
     shape: tuple[int, ...] | None = None,
+    augment: float = 0.0,
 ) -> Stage:
-    """A run of a diffusion model as a stage.
+    """A run of a diffusion model as a stage; arguments of `stage_of`.
 
     Raises:
-        ValueError: the run is of something else.
+        ValueError: the run is of something else, or as `stage_of`.
     """
     task = load_task(run_dir)
     if not isinstance(task, Experiment):
         raise ValueError(f"{run_dir} holds no diffusion model.")
     params = load_params(task, run_dir)
-    return stage_of(task, params, steps=steps, guidance=guidance, shape=shape)
+    how: Any = {"steps": steps, "guidance": guidance, "shape": shape, "augment": augment}
+    return stage_of(task, params, **how)
 
 
 def load_prior(

@@ -9,21 +9,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from tqdm import tqdm
 
 from diffusion_jax.models.conditioning import Known
 from diffusion_jax.models.image_conditioning import LowResolution
-from diffusion_jax.systems.unclip import Prompts, best_of
+from diffusion_jax.systems.cascade import stage_key, tell_key
+from diffusion_jax.systems.unclip import PRIOR, Prompts, best_of
 from diffusion_jax.training import checkpoints
 from diffusion_jax.training.contrastive import text_encoder
-from diffusion_jax.training.drawing import draw
+from diffusion_jax.training.drawing import draw, in_batches
 from diffusion_jax.training.embeddings import load_clip_task
 from diffusion_jax.training.experiment import Experiment
 from diffusion_jax.training.needs import pinned
 from diffusion_jax.training.runs import load_experiment, load_params
 from diffusion_jax.training.stages import load_prior
-
-_PRIOR = 2**32 - 5  # a stream of the key beside those of `samplers.loop` and `editing`
 
 
 def embedded_prompts(
@@ -68,23 +66,22 @@ def embedded_prompts(
     which = np.arange(num) % len(prompts)
 
     best = jax.jit(best_of)
-    key = jax.random.fold_in(jax.random.key(seed), _PRIOR)
-    drawn = []
-    with tqdm(total=num, desc="prior", unit="embedding", disable=None) as bar:
-        for start in range(0, num, batch_size):
-            index = np.arange(start, start + batch_size)
-            rows = which[index % num]
-            told = Prompts(jnp.asarray(tokens[rows]), jnp.asarray(said[rows]))
-            drawn.append(np.asarray(best(key, stage, told, jnp.asarray(index))))
-            bar.update(min(batch_size, num - start))
-    known = {"image_embedding": np.concatenate(drawn)[:num], "tokens": tokens[which]}
+    key = jax.random.fold_in(jax.random.key(seed), PRIOR)
+
+    def drawn(index: jax.Array) -> jax.Array:
+        rows = which[np.asarray(index) % num]
+        told = Prompts(jnp.asarray(tokens[rows]), jnp.asarray(said[rows]))
+        return best(key, stage, told, index)
+
+    z = in_batches(drawn, num, batch_size, desc="prior", unit="embedding")
+    known = {"image_embedding": z, "tokens": tokens[which]}
     experiment.conditioning.check(known)
     return known
 
 
-def check_upsamplers(runs: Sequence[Path], shape: tuple[int, ...]) -> None:
-    """Raises, before any work, ValueError for a run that enlarges no pictures of this kind, and
-    FileNotFoundError for one without a checkpoint."""
+def check_upsamplers(runs: Sequence[Path], shape: tuple[int, ...], level: float) -> None:
+    """Raises, before any work, ValueError for a run that enlarges no pictures of this kind, or
+    never saw so much noise on them, and FileNotFoundError for one without a checkpoint."""
     for run in runs:
         task = load_experiment(run)
         if not checkpoints.steps(run / "checkpoints"):
@@ -94,10 +91,22 @@ def check_upsamplers(runs: Sequence[Path], shape: tuple[int, ...]) -> None:
                 f"--upsampler {run} enlarges no pictures of {shape[2]} channels, as "
                 "configs/emoji_upsampler.py's do."
             )
+        if not 0 <= level <= task.conditioning.noise:
+            raise ValueError(
+                f"--augment is {level:g}; {run} was trained with noise from 0 to "
+                f"{task.conditioning.noise:g}."
+            )
 
 
 def enlarged(
-    run: Path, pictures: np.ndarray, number: int, *, seed: int, batch_size: int, mesh: Mesh
+    run: Path,
+    pictures: np.ndarray,
+    number: int,
+    *,
+    level: float,
+    seed: int,
+    batch_size: int,
+    mesh: Mesh,
 ) -> np.ndarray:
     """What an upsampler makes of pictures [n h w c] in [-1, 1].
 
@@ -105,21 +114,26 @@ def enlarged(
         run: its folder; it may have been trained on patches of another size.
         pictures: of any size that it can halve.
         number: of the stage, from 1: its noise isn't that of the ones before.
+        level: of the noise that the pictures get first, and that is told.
         seed, batch_size, mesh: as of the other pictures.
     """
     experiment = load_experiment(run)
     conditioning: Any = experiment.conditioning
     height, width = (conditioning.factor * n for n in pictures.shape[1:3])
     experiment = replace(experiment, image_shape=(height, width, pictures.shape[3]))
+    key, index = stage_key(jax.random.key(seed), number), jnp.arange(len(pictures))
+    levels = jnp.full(len(pictures), level)
+    known = conditioning.augment(tell_key(key), index, jnp.asarray(pictures), levels)
     return draw(
         experiment,
         load_params(experiment, run, mesh=mesh),
         experiment.sampler,
-        {"low": pictures},
+        {name: np.asarray(value) for name, value in known.items()},
         desc=f"{height}x{width}",
         steps=experiment.sample_steps or 25,
         guidance=1.0,
-        seed=(seed + number * 0x9E3779B9) % 2**32,
+        seed=seed,
+        stage=number,
         batch_size=batch_size,
         mesh=mesh,
     )

@@ -72,6 +72,20 @@ def test_later_stages_are_told_what_was_drawn():
     assert abs(np.corrcoef(rest.ravel(), (np.asarray(first) - 0.5).ravel())[0, 1]) < 0.1
 
 
+def test_what_a_stage_makes_of_what_it_is_told():
+    """By a key of its own, that of the example's number."""
+
+    def tell(key, index, known):
+        noise = jax.vmap(lambda k: jax.random.normal(k, (1,)))
+        return {"mean": known["mean"] + noise(jax.vmap(jax.random.fold_in, (None, 0))(key, index))}
+
+    plain, told = stage(), dataclasses.replace(stage(), tell=tell)
+    key = jax.random.key(3)
+    moved = told.draw(key, MEAN, INDEX) - plain.draw(key, MEAN, INDEX)
+    np.testing.assert_allclose(moved.mean(1).std(), 1.0, atol=0.1)
+    np.testing.assert_allclose(moved.std(1), 0.0, atol=0.02)  # the whole example's
+
+
 def test_other_numbers_compile_nothing():
     run = jax.jit(lambda one, key, known, index: one.draw(key, known, index))
     one = stage()

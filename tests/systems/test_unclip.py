@@ -52,7 +52,7 @@ def stage(denoiser, shape):
     return Stage(denoiser, jnp.asarray(1.0), PROCESS, shape, dj.DDIM(), dj.trailing(16))
 
 
-UNCLIP = Unclip(stage(prior_denoiser, (D,)), stage(picture_denoiser, (2, 1, 3)), length=5)
+UNCLIP = Unclip(stage(picture_denoiser, (2, 1, 3)), length=5, prior=stage(prior_denoiser, (D,)))
 PROMPTS = Prompts(jnp.ones((B, 5), jnp.int32), unit(jax.random.normal(jax.random.key(0), (B, D))))
 INDEX = jnp.arange(B)
 
@@ -65,13 +65,14 @@ def test_pictures_are_of_the_text():
     assert float(jnp.sum(drawn * PROMPTS.embedding, 1).mean()) > 0.9
 
 
+def test_a_chain_without_a_prior_draws_no_texts():
+    with pytest.raises(ValueError, match="needs a prior"):
+        dataclasses.replace(UNCLIP, prior=None).sample(jax.random.key(0), PROMPTS, INDEX)
+
+
 def test_upsamplers_enlarge():
-    chain = Unclip(
-        UNCLIP.prior,
-        UNCLIP.decoder,
-        5,
-        (stage(up_denoiser, (4, 1, 3)), stage(up_denoiser, (8, 1, 3))),
-    )
+    ups = (stage(up_denoiser, (4, 1, 3)), stage(up_denoiser, (8, 1, 3)))
+    chain = dataclasses.replace(UNCLIP, upsamplers=ups)
     small = UNCLIP.decode(jax.random.key(1), PROMPTS.embedding, INDEX)
     large = chain.decode(jax.random.key(1), PROMPTS.embedding, INDEX)
     assert large.shape == (B, 8, 1, 3)
