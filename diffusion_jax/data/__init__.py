@@ -15,7 +15,7 @@ from diffusion_jax.data.curation import (
     t_mars,
 )
 from diffusion_jax.data.images import grid, read_map, read_png, save_png, to_uint8
-from diffusion_jax.data.lettering import Lettered, write
+from diffusion_jax.data.lettering import Lettered, subtitled, write
 from diffusion_jax.data.pairs import EncodeImages, EncodeTexts, pair_similarities
 from diffusion_jax.data.pipeline import (
     Batches,
@@ -106,6 +106,7 @@ __all__ = [
     "shrunk",
     "similarities",
     "subset",
+    "subtitled",
     "t_mars",
     "tfds_in_memory",
     "tfds_source",

@@ -84,6 +84,35 @@ def write(
     return Lettered(np.rint(written).astype(np.uint8), ink, _bounds(ink))
 
 
+def subtitled(
+    pictures: UInt8[np.ndarray, "n h w c"], captions: Sequence[str], size: int = 11
+) -> UInt8[np.ndarray, "n h2 w c"]:
+    """Pictures with captions below them, black on white, all of the height that the longest needs.
+
+    Args:
+      pictures: as `write`'s; a caption's line is as long as they are wide.
+      captions: one each; "" leaves it white.
+      size: of the font in pixels.
+
+    Raises:
+      ValueError: another number of captions, or what `write` refuses.
+
+    >>> subtitled(np.zeros((2, 32, 64, 3), np.uint8), ["a cat", ""]).shape
+    (2, 47, 64, 3)
+    """
+    if len(captions) != len(pictures):
+        raise ValueError(f"there are {len(captions)} captions of {len(pictures)} pictures")
+    n, _, w, c = pictures.shape
+    most = size * (1 + max((len(text.split()) for text in captions), default=0))
+    below = np.full((n, most, w, c), 255, np.uint8)
+    for i, text in enumerate(captions):
+        if text.strip():
+            below[i] = write(below[i], text, at=(2, 1), size=size, colour=(0,) * c).picture
+    inked = np.flatnonzero((below < 255).any((0, 2, 3)))
+    height = int(inked[-1]) + 4 if len(inked) else 0
+    return np.concatenate([pictures, below[:, :height]], axis=1)
+
+
 def _drawn(text: str, shape: Sequence[int], at: tuple[int, int], size: int) -> np.ndarray:
     """How much of each pixel is letter, in [0, 1], float32 [h, w]."""
     from PIL import Image, ImageDraw, ImageFont

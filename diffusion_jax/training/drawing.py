@@ -1,12 +1,13 @@
-"""All pictures that are asked for, with a progress bar."""
+"""All pictures that are asked for, with a progress bar, and as one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
+from diffusion_jax.data import grid, subtitled, to_uint8
 from diffusion_jax.models.conditioning import Known
 from diffusion_jax.training.experiment import Experiment
 from diffusion_jax.training.sampling import count_of, sample_batches
@@ -70,3 +71,12 @@ def in_batches(
             done.append(np.asarray(run(jnp.arange(start, start + batch_size))))
             bar.update(min(batch_size, num - start))
     return np.concatenate(done)[:num]
+
+
+def mosaic(pictures: np.ndarray, captions: Sequence[str] = ()) -> np.ndarray:
+    """A grid of pictures [n h w c] in [-1, 1], small ones enlarged, captions in turn below them."""
+    scale = max(1, (128 if captions else 64) // pictures.shape[2])
+    tiles = to_uint8(pictures).repeat(scale, axis=1).repeat(scale, axis=2)
+    if captions:
+        tiles = subtitled(tiles, [captions[i % len(captions)] for i in range(len(tiles))])
+    return grid(tiles)

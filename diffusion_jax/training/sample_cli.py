@@ -9,10 +9,10 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import tyro
 
-from diffusion_jax.data import grid, save_png, to_uint8
+from diffusion_jax.data import save_png
 from diffusion_jax.data.files import write_atomically
 from diffusion_jax.models.conditioning import Known
-from diffusion_jax.training.drawing import draw
+from diffusion_jax.training.drawing import draw, mosaic
 from diffusion_jax.training.editing_cli import (
     check_starts_from_noise,
     guided_within,
@@ -106,6 +106,8 @@ class SampleOptions:
     """averaged or raw parameters"""
     step: int | Literal["best"] | None = None
     """the checkpoint's step, or "best": of the lowest loss (default: the newest)"""
+    captions: bool = True
+    """write each --prompt under its pictures in the grid"""
     out: Path = Path("samples.png")
     """where the PNG grid goes"""
     npz: Path | None = None
@@ -157,12 +159,13 @@ def sample_command(argv: Sequence[str]) -> None:
         params = load_params(experiment, options.run_dir, options.weights, options.step, mesh)
         _, process = experiment.parts(params)
         asked = edited(experiment, options, process)
+        size = "x".join(map(str, experiment.image_shape[:2]))
+        how["desc"] = size if options.prior or options.upsampler else None
         pictures = draw(asked, params, sampler, known, guidance=guidance, mesh=mesh, **how)
     for number, run in enumerate(options.upsampler, 1):
         how = {"level": level, "seed": options.seed, "batch_size": options.batch_size}
         pictures = enlarged(run, pictures, number, mesh=mesh, **how)
-    scale = max(1, 64 // pictures.shape[1])
-    save_png(options.out, grid(to_uint8(pictures), scale=scale))
+    save_png(options.out, mosaic(pictures, options.told.prompt if options.captions else ()))
     print(f"wrote {options.num} pictures to {options.out}")
     if options.npz:
         arrays = io.BytesIO()

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from diffusion_jax.data import write
+from diffusion_jax.data import subtitled, write
 
 PAGE = np.full((40, 64, 3), 255, np.uint8)
 
@@ -64,3 +64,18 @@ def test_a_plate_lies_behind_the_letters():
 def test_refusals(picture, text, options, sentence):
     with pytest.raises(ValueError, match=sentence):
         write(picture, text, **options)
+
+
+def test_captions_stand_below_their_pictures():
+    pictures = np.zeros((3, 20, 64, 3), np.uint8)
+    one = subtitled(pictures, ["a cat", "", "a cat"])
+    np.testing.assert_array_equal(one[:, :20], pictures)
+    below = one[:, 20:]
+    assert below[1].min() == 255 and below[0].min() < 60
+    np.testing.assert_array_equal(below[0], below[2])
+    longer = subtitled(pictures, ["a cat", "", "a cat in a very tall hat"])
+    assert longer.shape[1] > one.shape[1]
+    np.testing.assert_array_equal(longer[:2, : one.shape[1]], one[:2])
+    assert subtitled(pictures, ["", "", " "]).shape == pictures.shape
+    with pytest.raises(ValueError, match="2 captions of 3 pictures"):
+        subtitled(pictures, ["a", "b"])

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 from diffusion_jax.data import save_png
 from diffusion_jax.systems import Prompts, Unclip
@@ -33,6 +34,9 @@ def test_a_chain_of_runs_draws_pictures_of_prompts(chain):
     assert np.abs(z[0] - z[2]).max() > 1e-3  # one prompt, two draws
     two, _ = sampled(2, "two.npz", "a red cube", "a blue ball")
     np.testing.assert_array_equal(two, three[:2])
+    with Image.open("samples.png") as image:
+        width, height = image.size
+    assert width == 2 * 128 + 3 and height > 130  # captions below
 
 
 def test_the_chain_in_python_draws_the_pictures_of_the_command(chain):
