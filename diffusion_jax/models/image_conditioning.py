@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from diffusion_jax.checks import check_between
 from diffusion_jax.corruptions import Corruption
-from diffusion_jax.models.conditioning import Conditioning, Known, array
+from diffusion_jax.models.conditioning import Conditioning, Joined, Known, array
 from diffusion_jax.processes import expand
 from diffusion_jax.random import example_keys, normal, uniform
 from diffusion_jax.types import Batch, Condition, Index, Key
@@ -217,6 +217,12 @@ class LowResolution(Conditioning):
     def blank(self, shape: tuple[int, ...]) -> Known:
         b, h, w, c = shape
         return {"low": jnp.zeros((b, h // self.factor, w // self.factor, c)), "level": jnp.zeros(b)}
+
+
+def low_resolution(conditioning: Conditioning) -> LowResolution | None:
+    """The conditioning, or the part of it, that is a small picture."""
+    parts = conditioning.parts if isinstance(conditioning, Joined) else (conditioning,)
+    return next((part for part in parts if isinstance(part, LowResolution)), None)
 
 
 def shrink(image: Float[Array, "b h w c"], factor: int) -> Float[Array, "b h2 w2 c"]:

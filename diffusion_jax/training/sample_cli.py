@@ -37,7 +37,8 @@ from diffusion_jax.training.sharding import MeshOptions, batch_parts, check_divi
 from diffusion_jax.training.signals import ended_at_once
 from diffusion_jax.training.steering_cli import Steering
 from diffusion_jax.training.task import check_seed
-from diffusion_jax.training.unclip_cli import check_upsamplers, embedded_prompts, enlarged
+from diffusion_jax.training.unclip_cli import embedded_prompts
+from diffusion_jax.training.upsampling_cli import check_upsamplers, enlarged
 from diffusion_jax.types import Process
 
 ADJUSTS = ("eta", "order", "variance", "churn", "delta")  # flags of some samplers
@@ -141,7 +142,8 @@ def sample_command(argv: Sequence[str]) -> None:
     if options.npz and options.npz.resolve() == options.out.resolve():
         raise ValueError(f"--out and --npz are both {options.out}; one would replace the other.")
     level = options.augment or 0.0
-    check_upsamplers(options.upsampler, experiment.image_shape, level)
+    told = () if options.turned.asked() else experiment.conditioning.features
+    check_upsamplers(options.upsampler, experiment.image_shape[-1], told, level)
     how: dict[str, Any] = {"steps": steps, "seed": options.seed}
     how |= {"batch_size": options.batch_size, "data_dir": options.data_dir}
     if options.turned.asked():
@@ -164,7 +166,7 @@ def sample_command(argv: Sequence[str]) -> None:
         pictures = draw(asked, params, sampler, known, guidance=guidance, mesh=mesh, **how)
     for number, run in enumerate(options.upsampler, 1):
         how = {"level": level, "seed": options.seed, "batch_size": options.batch_size}
-        pictures = enlarged(run, pictures, number, mesh=mesh, **how)
+        pictures = enlarged(run, pictures, known, number, mesh=mesh, **how)
     save_png(options.out, mosaic(pictures, options.told.prompt if options.captions else ()))
     print(f"wrote {options.num} pictures to {options.out}")
     if options.npz:

@@ -6,7 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from diffusion_jax.models.conditioning import Known
-from diffusion_jax.models.image_conditioning import LowResolution
+from diffusion_jax.models.image_conditioning import low_resolution
 from diffusion_jax.systems.cascade import Stage, as_told
 from diffusion_jax.systems.unclip import CodeStage, Prior
 from diffusion_jax.training.experiment import Experiment
@@ -50,13 +50,14 @@ def stage_of(
             f"guidance {gamma} was asked for, but this model was never trained without its "
             "condition."
         )
-    told: Any = experiment.conditioning
-    if augment and not isinstance(told, LowResolution):
+    small = low_resolution(experiment.conditioning)
+    if augment and small is None:
         raise ValueError("augment is for a model that enlarges pictures.")
 
     def tell(key: Key, index: Index, known: Known) -> Known:
+        assert small is not None
         levels = jnp.full(index.shape, augment)
-        return {**known, **told.augment(key, index, known["low"], levels)}
+        return {**known, **small.augment(key, index, known["low"], levels)}
 
     return Stage(
         denoiser=denoiser,

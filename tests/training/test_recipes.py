@@ -34,6 +34,7 @@ CASES += [("digits_cold", {"degradation": how}) for how in ("pixelation", "snow"
 
 PREPARED = [("mnist", {}), ("fashion_mnist", {}), ("fashion_mnist_dit", {})]
 PREPARED += [("cifar10", {"optimizer": "adafactor"}), ("emoji_upsampler", {"side": 16})]
+PREPARED += [("mnist_cascade", {"stage": stage}) for stage in ("small", "large")]
 
 
 def noise(shape, split, data_dir=None):
