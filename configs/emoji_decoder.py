@@ -15,11 +15,12 @@ from diffusion_jax.models import (
     Encoded,
     Joined,
     Located,
+    Patched,
     TextEncoder,
     Tokens,
     WithEmbedding,
     from_linen,
-    shapes_unet,
+    patches_unet,
     with_time,
 )
 from diffusion_jax.training.embeddings import check_sizes, embeddings, load_clip_task
@@ -29,7 +30,7 @@ from diffusion_jax.training.optimizers import adamw, warmed_up_cosine
 
 def recipe(
     clip: Path = Path("runs/emoji64_clip"),
-    steps: int = 6000,
+    steps: int = 4500,
     batch_size: int = 64,
     seed: int = 0,
     learning_rate: float = 1e-3,
@@ -38,7 +39,7 @@ def recipe(
     length: int = 32,
     size: int = 32,
     factor: int = 2,
-    channels: int = 32,
+    channels: int = 48,
     drop_embedding: float = 0.1,
     drop_text: float = 0.5,
     ema_decay: float = 0.999,
@@ -69,7 +70,8 @@ def recipe(
         return in_memory(joined(pictures, image_embedding=said.images))
 
     text = TextEncoder(vocabulary, width=64, layers=2, heads=4, length=length)
-    network = Encoded(WithEmbedding(text), Located(shapes_unet(size, channels)))
+    pictures = Patched(Located(patches_unet((size // 4, size // 8), channels)))
+    network = Encoded(WithEmbedding(text), pictures)
     told = (Embedding(features, drop_embedding), Tokens(vocabulary, length, drop_text))
     return Experiment(
         source=source,

@@ -17,14 +17,14 @@ from diffusion_jax.training.optimizers import adamw, warmed_up_cosine
 
 def recipe(
     clip: Path = Path("runs/emoji64_clip"),
-    steps: int = 4000,
+    steps: int = 1500,
     batch_size: int = 256,
     seed: int = 0,
     learning_rate: float = 5e-4,
     features: int = 128,
     vocabulary: int = 2048,
     length: int = 32,
-    width: int = 192,
+    width: int = 128,
     layers: int = 4,
     drop_text: float = 0.1,
     ema_decay: float = 0.999,

@@ -11,7 +11,7 @@ from typing import Literal
 from diffusion_jax import DPMSolverPP, Gaussian, Rectified, V
 from diffusion_jax.corruptions import BSR, RandomBlur
 from diffusion_jax.data import in_memory, patch, tfds_source
-from diffusion_jax.models import LowResolution, from_linen, upsampler_unet, with_time
+from diffusion_jax.models import LowResolution, Patched, from_linen, patches_unet, with_time
 from diffusion_jax.training.experiment import Experiment
 from diffusion_jax.training.optimizers import adamw, warmed_up_cosine
 
@@ -25,7 +25,7 @@ def recipe(
     side: int = 32,
     corruption: Literal["none", "blur", "bsr"] = "blur",
     noise: float = 0.2,
-    channels: int = 32,
+    channels: int = 48,
     ema_decay: float = 0.999,
 ) -> Experiment:
     """Emoji at twice the resolution.
@@ -51,7 +51,7 @@ def recipe(
         source=source,
         image_shape=(side, side, 3),
         augment=patch(side),
-        model=with_time(from_linen(upsampler_unet(channels)), lambda t: 1000.0 * t),
+        model=with_time(from_linen(Patched(patches_unet((), channels))), lambda t: 1000.0 * t),
         process=Gaussian(Rectified(shift=2.0)),
         parameterization=V(),
         conditioning=LowResolution(2, noise, corruption=corruptions[corruption]),

@@ -41,6 +41,7 @@ from diffusion_jax.models.layers import (
     Sinusoidal,
     StridedDown,
 )
+from diffusion_jax.models.patches import Patched
 from diffusion_jax.models.prior import CodePrior, DiffusionPrior
 from diffusion_jax.models.text_conditioning import Embedding, Prompt, Text, Tokens
 from diffusion_jax.models.unet import (
@@ -49,11 +50,11 @@ from diffusion_jax.models.unet import (
     adm_256,
     ddpm_cifar10,
     digits_unet,
+    patches_unet,
     shapes_unet,
     unclip_64,
     unclip_256,
     unclip_1024,
-    upsampler_unet,
 )
 
 __all__ = [
@@ -80,6 +81,7 @@ __all__ = [
     "LowResolution",
     "ModifiedResNet",
     "NoiseAwareClassifier",
+    "Patched",
     "PooledDown",
     "Prompt",
     "ResidualBlock",
@@ -104,12 +106,12 @@ __all__ = [
     "exact_gelu",
     "from_linen",
     "from_nnx",
+    "patches_unet",
     "published_clip",
     "quick_gelu",
     "shapes_unet",
     "unclip_64",
     "unclip_256",
     "unclip_1024",
-    "upsampler_unet",
     "with_time",
 ]

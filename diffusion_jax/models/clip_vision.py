@@ -22,8 +22,8 @@ from diffusion_jax.models.clip_blocks import (
     quick_gelu,
     run_blocks,
 )
-from diffusion_jax.models.dit import cut_patches
 from diffusion_jax.models.layers import dense
+from diffusion_jax.models.patches import cut_patches
 from diffusion_jax.models.precision import island
 from diffusion_jax.models.stack import Remat
 

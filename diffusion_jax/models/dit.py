@@ -24,6 +24,7 @@ from jaxtyping import Array, Bool, Float
 from diffusion_jax.models.attention import MultiHead
 from diffusion_jax.models.cuts import STACK
 from diffusion_jax.models.layers import Sinusoidal, dense
+from diffusion_jax.models.patches import cut_patches, join_patches
 from diffusion_jax.models.precision import island
 from diffusion_jax.models.stack import Remat, stacked
 from diffusion_jax.types import Condition
@@ -174,19 +175,6 @@ def _norm(h: Float[Array, "b n width"]) -> Float[Array, "b n width"]:
 
 def _modulate(h: Array, shift: Array, scale: Array) -> Array:
     return h * (1 + scale) + shift
-
-
-def cut_patches(x: Float[Array, "b h w c"], patch: int) -> Float[Array, "b n d"]:
-    """Patches row by row, each flattened: [b (h/patch)(w/patch) patch*patch*c]."""
-    b, h, w, c = x.shape
-    x = x.reshape(b, h // patch, patch, w // patch, patch, c).swapaxes(2, 3)
-    return x.reshape(b, (h // patch) * (w // patch), patch * patch * c)
-
-
-def join_patches(y: Float[Array, "b rows columns p q c"]) -> Float[Array, "b h w c"]:
-    """The picture of these patches."""
-    b, rows, columns, p, q, c = y.shape
-    return y.swapaxes(2, 3).reshape(b, rows * p, columns * q, c)
 
 
 def positions(side: int, width: int) -> np.ndarray:

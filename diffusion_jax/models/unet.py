@@ -129,19 +129,25 @@ def shapes_unet(size: int = 16, channels: int = 32, dtype: Any = jnp.float32) ->
     )
 
 
-def upsampler_unet(channels: int = 32, dtype: Any = jnp.float32) -> UNet:
-    """A convolutional network for upsamplers of any size, t from 0 to about 1,000; 2.6 M parameters
-    at 32 channels, with a small picture in `condition.image`.
+def patches_unet(
+    attention: tuple[int, ...] = (), channels: int = 48, dtype: Any = jnp.float32
+) -> UNet:
+    """A network for `Patched` pictures of three channels, in patches of 2x2, t from 0 to about
+    1,000; without attention it is convolutional, and runs at any size.
 
-    Source: Ramesh et al. 2022 (arXiv:2204.06125), section 2.1: no attention in the upsamplers.
+    Args:
+        attention: heights, in patches, at which it attends to pixels and to tokens.
+        channels: of the first level.
+        dtype: of the computation.
     """
     return UNet(
-        out_channels=3,
+        out_channels=12,
         channels=channels,
         multipliers=(1, 2, 4),
         blocks=1,
-        attention=(),
-        middle_attention=False,
+        attention=attention,
+        middle_attention=bool(attention),
+        head_channels=min(48, channels),
         modulate=True,
         time_features=Sinusoidal(64),
         dtype=dtype,

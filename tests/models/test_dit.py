@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion_jax.models.dit import DiT, cut_patches, dit, join_patches, positions
+from diffusion_jax.models.dit import DiT, dit, positions
 from diffusion_jax.types import Condition
 from tests.oracle import normal
 
@@ -98,14 +98,6 @@ def test_half_precision_answers_in_float32():
     half = applied(SMALL.clone(dtype=jnp.bfloat16))(parameters(), X, T, TOLD)
     assert half.dtype == jnp.float32
     assert 1e-4 < np.abs(half - full).max() < 0.2 * np.abs(full).max()
-
-
-def test_patches_come_back():
-    x = normal(4, 2, 6, 6, 3)
-    cut = cut_patches(x, 3)
-    assert cut.shape == (2, 4, 27)
-    np.testing.assert_array_equal(cut[:, 1].reshape(2, 3, 3, 3), x[:, :3, 3:])
-    np.testing.assert_array_equal(join_patches(cut.reshape(2, 2, 2, 3, 3, 3)), x)
 
 
 def test_positions_differ_and_know_rows_from_columns():

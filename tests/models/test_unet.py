@@ -10,13 +10,14 @@ import pytest
 
 from diffusion_jax.models import (
     ClassLabels,
+    Patched,
     Sinusoidal,
     UNet,
     adm_64,
     ddpm_cifar10,
     from_linen,
+    patches_unet,
     shapes_unet,
-    upsampler_unet,
     with_time,
 )
 from diffusion_jax.models.layers import ResidualBlock, average_pool, nearest
@@ -235,7 +236,7 @@ def test_class_labels_are_one_hot_and_null_is_zero():
 
 def test_an_upsampler_is_a_convolution_of_any_size():
     """Its parameters, made for one size, take another; nothing in it attends."""
-    network = upsampler_unet(8)
+    network = Patched(patches_unet((), 8))
 
     def told(h, w):
         x = jnp.zeros((1, h, w, 3))
