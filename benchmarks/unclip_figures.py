@@ -140,7 +140,7 @@ def edits(studio: Studio, sources: np.ndarray) -> np.ndarray:
 
 def attacks(studio: Studio, sources: np.ndarray) -> np.ndarray:
     """A row for each source: it, with a word, and variations of that; what CLIP says is below."""
-    rows, side = [], studio.clip.task.image_shape[0]
+    tiles, captions, side = [], [], studio.clip.task.image_shape[0]
     large = np.asarray(jax.image.resize(sources, (len(sources), side, side, 3), "bilinear"))
     for picture, prompt, word in zip(large, PROMPTS, WORDS, strict=True):
         told = write(to_uint8(picture), word, at=(2, side - 16), size=13, plate=(255, 255, 255))
@@ -150,11 +150,11 @@ def attacks(studio: Studio, sources: np.ndarray) -> np.ndarray:
         chances = jax.nn.softmax(100.0 * z @ texts.T, axis=1)
         names = [f"{prompt.split(',')[0]} {a:.0%} {word} {b:.0%}" for a, b in chances]
         drawn = studio.vary(written, z[1:], WIDE - 2)
-        whole = (len(drawn), side, side, 3)
-        drawn = np.asarray(jax.image.resize(drawn, whole, "nearest"))
-        tiles = to_uint8(np.concatenate([both, drawn])).repeat(2, axis=1).repeat(2, axis=2)
-        rows.append(subtitled(tiles, [*names, *[""] * len(drawn)]))
-    return grid(np.concatenate(rows), columns=WIDE)
+        drawn = np.asarray(jax.image.resize(drawn, (len(drawn), side, side, 3), "nearest"))
+        tiles += [both, drawn]
+        captions += [*names, *[""] * len(drawn)]
+    whole = to_uint8(np.concatenate(tiles)).repeat(2, axis=1).repeat(2, axis=2)
+    return grid(subtitled(whole, captions), columns=WIDE)
 
 
 def components(studio: Studio, sources: np.ndarray, counts: tuple[int, ...]) -> np.ndarray:

@@ -37,10 +37,10 @@ def unit(rows: np.ndarray) -> np.ndarray:
 
 def regression(said: Embeddings, concepts: np.ndarray) -> GridSearchCV:
     """z_t -> z_i, from every text of the training split."""
-    texts = said.texts.reshape(-1, said.texts.shape[-1])
-    images = np.repeat(said.images, said.texts.shape[1], axis=0)
+    texts = said.texts.reshape(-1, said.texts.shape[-1]).astype(np.float64)
+    images = np.repeat(said.images, said.texts.shape[1], axis=0).astype(np.float64)
     groups = np.repeat(concepts, said.texts.shape[1])
-    strengths = {"alpha": np.logspace(-3, 3, 13)}
+    strengths = {"alpha": np.logspace(-2, 3, 6)}
     search = GridSearchCV(Ridge(), strengths, scoring="neg_mean_squared_error", cv=GroupKFold(5))
     return search.fit(texts, images, groups=groups)
 
