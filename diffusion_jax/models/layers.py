@@ -183,7 +183,7 @@ class StridedDown(nn.Module):
     channels: int
 
     @nn.compact
-    def __call__(self, x: Array, embedding: Array) -> Array:
+    def __call__(self, x: Array, embedding: Array | None = None) -> Array:
         return conv3x3(self.channels, x.dtype, "conv", stride=2)(x)
 
 
@@ -208,7 +208,7 @@ class ResizeUp(nn.Module):
     channels: int
 
     @nn.compact
-    def __call__(self, x: Array, embedding: Array) -> Array:
+    def __call__(self, x: Array, embedding: Array | None = None) -> Array:
         b, h, w, c = x.shape
         kernel = self.param("kernel", default_init, (3, 3, c, self.channels), jnp.float32)
         bias = self.param("bias", zeros, (self.channels,), jnp.float32)
@@ -239,7 +239,8 @@ def merge_taps(kernel: Array, side: int, axis: int) -> Array:
 
 
 class ResidualBlock(nn.Module):
-    """norm, SiLU, conv; the embedding joins; norm, SiLU, dropout, conv; plus the input.
+    """norm, SiLU, conv; the embedding joins, if there is one; norm, SiLU, dropout, conv; plus the
+    input.
 
     Attributes:
         channels: of the output.
@@ -263,20 +264,23 @@ class ResidualBlock(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b h w c"], embedding: Float[Array, "b e"]
+        self, x: Float[Array, "b h w c"], embedding: Float[Array, "b e"] | None = None
     ) -> Float[Array, "b h2 w2 c2"]:
         dtype = x.dtype
         h = nn.silu(GroupNorm(self.groups, self.epsilon, name="norm1")(x))
         h = conv3x3(self.channels, dtype, "conv1")(self.resize(h))
 
-        features = self.channels * (2 if self.modulate else 1)
-        e = dense(features, dtype, "embed")(nn.silu(embedding))
         norm2 = GroupNorm(self.groups, self.epsilon, name="norm2")
-        if self.modulate:
-            scale, shift = jnp.split(e, 2, axis=-1)
-            h = norm2(h, (scale, shift))
+        if embedding is None:
+            h = norm2(h)
         else:
-            h = norm2(h + e[:, None, None, :])
+            features = self.channels * (2 if self.modulate else 1)
+            e = dense(features, dtype, "embed")(nn.silu(embedding))
+            if self.modulate:
+                scale, shift = jnp.split(e, 2, axis=-1)
+                h = norm2(h, (scale, shift))
+            else:
+                h = norm2(h + e[:, None, None, :])
         h = Dropout(self.dropout)(nn.silu(h))
         h = conv3x3(self.channels, dtype, "conv2", zero=True)(h)
 
