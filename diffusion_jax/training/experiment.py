@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
+from jax.sharding import Mesh
 
 from diffusion_jax.denoisers import clip, denoiser_from
 from diffusion_jax.editing import Replacement
@@ -167,6 +169,11 @@ class Experiment(NoisyTask):
         if not self.draws_pictures:
             return f"sample.py DECODER_RUN --prior {run_dir} --prompt TEXT"
         return f"sample.py {run_dir}"
+
+    def draw(self, params: Params, mesh: Mesh, data_dir: Path | None) -> np.ndarray | None:
+        from diffusion_jax.training.sampling import sample_grid  # which reads experiments
+
+        return sample_grid(self, params, mesh, data_dir=data_dir) if self.draws_pictures else None
 
     def check(self) -> None:
         super().check()

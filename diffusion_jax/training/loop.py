@@ -16,11 +16,9 @@ from jax.sharding import Mesh
 from diffusion_jax.data import DeviceBatch, Source, batches, local_rows, put_on_device, save_png
 from diffusion_jax.training import checkpoints
 from diffusion_jax.training.distributed import JobOptions, speaks, stops
-from diffusion_jax.training.experiment import Experiment
 from diffusion_jax.training.flops import flops_of
 from diffusion_jax.training.metrics import NonFiniteLoss, Pending, Silent, Writer
 from diffusion_jax.training.plan import plan
-from diffusion_jax.training.sampling import sample_grid
 from diffusion_jax.training.saver import Saver
 from diffusion_jax.training.sharding import (
     MeshOptions,
@@ -175,9 +173,9 @@ def train(experiment: Task, options: Options, run_dir: Path, *, show: bool = Tru
                 saver.wait()
                 raise Stopped(number, stop)
             due = options.sample_every and (last or number % options.sample_every == 0)
-            if due and isinstance(experiment, Experiment) and experiment.draws_pictures:
-                picture = sample_grid(experiment, state.ema, mesh, data_dir=options.data_dir)
-                if speaks():
+            if due:
+                picture = experiment.draw(state.ema, mesh, options.data_dir)
+                if speaks() and picture is not None:
                     (run_dir / "samples").mkdir(exist_ok=True)
                     save_png(run_dir / "samples" / f"step_{number:07d}.png", picture)
     return state
@@ -185,7 +183,7 @@ def train(experiment: Task, options: Options, run_dir: Path, *, show: bool = Tru
 
 def first_state(experiment: Task, optimizer: optax.GradientTransformation, key: Key) -> State:
     """The state before the first step."""
-    return init_state(experiment.init_params(key), optimizer, experiment.init_extra())
+    return init_state(experiment.init_params(key), optimizer, experiment.first_extra())
 
 
 def planned(

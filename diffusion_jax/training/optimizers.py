@@ -66,6 +66,36 @@ def adafactor(
     return optax.chain(optax.clip_by_global_norm(clip_norm), factored)
 
 
+def adam_of_players(
+    learning_rate: optax.ScalarOrSchedule,
+    clip_norm: float = 1.0,
+    b1: float = 0.5,
+    b2: float = 0.9,
+    ratio: float = 1.0,
+) -> optax.GradientTransformation:
+    """An Adam for params["codec"] and one for params["discriminator"], each with its own clipping.
+
+    One norm over both would let either player's gradient slow the other's steps.
+
+    Args:
+        learning_rate: of the codec.
+        clip_norm: of each player's gradient.
+        b1, b2: short memories, because the other player moves too.
+        ratio: the discriminator's learning rate, in units of the codec's.
+
+    Source of b1 and b2: Esser et al. 2021 (arXiv:2012.09841), the published configurations.
+    """
+
+    def of(scale: float) -> optax.GradientTransformation:
+        adam = optax.adam(learning_rate, b1=b1, b2=b2)
+        return optax.chain(optax.clip_by_global_norm(clip_norm), adam, optax.scale(scale))
+
+    def names(params: optax.Params) -> optax.Params:
+        return {name: name for name in params}
+
+    return optax.partition({"codec": of(1.0), "discriminator": of(ratio)}, names)
+
+
 def warmed_up_cosine(peak: float, steps: int, warmup: int = 100) -> optax.Schedule:
     """From 0 to the peak in `warmup` steps (a tenth of all at most), then to 0 as a cosine.
 

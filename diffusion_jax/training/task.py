@@ -14,6 +14,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh
 
 from diffusion_jax.data import Augment, Source
 from diffusion_jax.losses import classification_loss
@@ -68,6 +69,10 @@ class Task(abc.ABC):
     def init_params(self, key: Key) -> Params:
         """Random parameters."""
 
+    def first_extra(self) -> Extra:
+        """What the loss carries, before the first step."""
+        return self.init_extra()
+
     @abc.abstractmethod
     def loss(self) -> Loss:
         """What training minimises."""
@@ -75,6 +80,10 @@ class Task(abc.ABC):
     @abc.abstractmethod
     def use(self, run_dir: Path) -> str:
         """The command that does something with a trained run."""
+
+    def draw(self, params: Params, mesh: Mesh, data_dir: Path | None) -> np.ndarray | None:
+        """What averaged parameters do as a picture, uint8 [h w c]; None has nothing to show."""
+        return None
 
     def blank(self, batch_size: int) -> Mapping[str, Any]:
         """A batch of zeros, of the shapes and dtypes that training has."""
