@@ -23,7 +23,7 @@ def recipe(
     seed: int = 0,
     learning_rate: float = 5e-4,
     latents: int = 4,
-    channels: int = 32,
+    channels: int = 16,
     kl_weight: float = 1e-6,
     perceptual: float = 1.0,
     adversarial: float = 0.5,
@@ -40,7 +40,7 @@ def recipe(
         seed: of parameters, data order and noise.
         learning_rate: of both players' Adam, after a warm-up of 100 steps; falls to 0 as a cosine.
         latents: channels of the latents.
-        channels: of the codec's largest level.
+        channels: of the codec's largest level; the others have 3 and 6 times as many.
         kl_weight: of the KL in nats, over the entries of a picture.
         perceptual: weight of the features' distance.
         adversarial: weight of the discriminator, beside the adaptive one; 0 leaves it out.
@@ -51,11 +51,11 @@ def recipe(
     def source(split, data_dir):
         return in_memory(tfds_source("emoji64", split, data_dir, label="group"))
 
-    discriminator = PatchDiscriminator(channels, layers=2)
+    discriminator = PatchDiscriminator(2 * channels, layers=2)
     return KLTask(
         source=source,
         image_shape=(64, 64, 3),
-        network=KLAutoencoder(latents, 3, channels, (1, 2, 4), 1),
+        network=KLAutoencoder(latents, 3, channels, (1, 3, 6), 1, groups=8),
         kl_weight=kl_weight,
         judge=judge_of(judge, perceptual) if judge else None,
         player=Player(discriminator, start, adversarial) if adversarial else None,

@@ -24,7 +24,7 @@ def recipe(
     learning_rate: float = 5e-4,
     codes: int = 512,
     features: int = 8,
-    channels: int = 32,
+    channels: int = 16,
     commitment: float = 0.25,
     revival: float = 1.0,
     perceptual: float = 1.0,
@@ -43,7 +43,7 @@ def recipe(
         learning_rate: of both players' Adam, after a warm-up of 100 steps; falls to 0 as a cosine.
         codes: entries of the codebook.
         features: of an entry.
-        channels: of the codec's largest level.
+        channels: of the codec's largest level; the others have 3 and 6 times as many.
         commitment: weight of the encoder's distance from its codes.
         revival: weight of what brings lost codes back.
         perceptual: weight of the features' distance.
@@ -55,11 +55,11 @@ def recipe(
     def source(split, data_dir):
         return in_memory(tfds_source("emoji64", split, data_dir, label="group"))
 
-    discriminator = PatchDiscriminator(channels, layers=2)
+    discriminator = PatchDiscriminator(2 * channels, layers=2)
     return VQTask(
         source=source,
         image_shape=(64, 64, 3),
-        network=VQAutoencoder(codes, features, 3, channels, (1, 2, 4), 1),
+        network=VQAutoencoder(codes, features, 3, channels, (1, 3, 6), 1, groups=8),
         commitment=commitment,
         revival=revival,
         judge=judge_of(judge, perceptual) if judge else None,

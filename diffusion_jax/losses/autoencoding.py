@@ -59,13 +59,13 @@ def squared_error(x: Float[Array, "b ..."], y: Float[Array, "b ..."]) -> Float[A
 
 
 def perceptual_distance(
-    x: Maps, y: Maps, weights: Sequence[Float[Array, " c"]] | None = None
+    x: Maps, y: Maps, weights: Sequence[Array] | None = None
 ) -> Float[Array, " b"]:
     """Equation (4).
 
     Args:
         x, y: the features of two batches of pictures, layer by layer.
-        weights: w_l >= 0 of each layer's channels; 1 by default.
+        weights: w_l >= 0 of each layer's channels, [c] each; 1 by default.
 
     Raises:
         ValueError: the numbers of layers differ.

@@ -19,7 +19,8 @@ init = nn.initializers.normal(0.02)
 class PatchDiscriminator(nn.Module):
     """pictures [b h w c] -> logits [b h' w'], float32; h' is h / 2^layers - 2.
 
-    With 3 layers a logit sees 70x70 pixels, with 2 34x34, with 1 16x16.
+    With 3 layers a logit sees 70x70 pixels, with 2 34x34, with 1 16x16; of the others it knows
+    what the norms' statistics say.
 
     Attributes:
         channels: of the first layer; they double up to eightfold.

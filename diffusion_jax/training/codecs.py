@@ -72,9 +72,10 @@ class CodecTask(Task):
         places = np.linspace(0, len(source) - 1, count).astype(int)  # alike ones lie together
         real = np.stack([source[int(i)]["image"] for i in places]) / np.float32(127.5) - 1
         again = np.concatenate([real, reconstruct(self, params, real, mesh)])
-        rows = np.arange(2 * count).reshape(2, -1, min(8, count)) if count % 8 == 0 else None
-        order = np.arange(2 * count) if rows is None else rows.swapaxes(0, 1).ravel()
-        return grid(to_uint8(again[order]), columns=8, scale=max(1, 32 // self.image_shape[0]))
+        columns = 8 if count % 8 == 0 else count
+        order = np.arange(2 * count).reshape(2, -1, columns).swapaxes(0, 1).ravel()
+        scale = max(1, 32 // self.image_shape[0])
+        return grid(to_uint8(again[order]), columns=columns, scale=scale)
 
 
 @dataclass(frozen=True, kw_only=True)
