@@ -10,9 +10,9 @@ the last layer W of the decoder,
 
     lambda = |d distance / dW| / (|d G / dW| + delta),                                      (3)
 
-held constant in the gradient, and at most `most`. The sum of both players' losses is trained in
-one step: D sees y without its gradient and G sees d without that of its parameters, so that each
-player's gradient is that of its own loss.
+delta = 1e-4, held constant in the gradient, and at most `most`. The sum of both players' losses
+is trained in one step: D sees y without its gradient and G sees d without that of its parameters,
+so that each player's gradient is that of its own loss.
 
 Sources: Goodfellow et al. 2014 (arXiv:1406.2661); Lim & Ye 2017 (arXiv:1705.02894) for (1);
 Esser et al. 2021 (arXiv:2012.09841), equations (6) and (7), with its start step.

@@ -1,6 +1,13 @@
 """Networks in Flax: the only place that imports it."""
 
 from diffusion_jax.models.adapters import from_linen, from_nnx, with_time
+from diffusion_jax.models.autoencoder import (
+    KLAutoencoder,
+    Posterior,
+    Quantized,
+    VQAutoencoder,
+    sd_autoencoder,
+)
 from diffusion_jax.models.classifier import (
     NoiseAwareClassifier,
     adm_classifier_64,
@@ -18,6 +25,7 @@ from diffusion_jax.models.conditioning import (
     Joined,
     Layout,
 )
+from diffusion_jax.models.discriminator import PatchDiscriminator
 from diffusion_jax.models.dit import DiT, dit
 from diffusion_jax.models.encoders import (
     Encoded,
@@ -56,10 +64,12 @@ from diffusion_jax.models.unet import (
     unclip_256,
     unclip_1024,
 )
+from diffusion_jax.models.vae import VAE
 
 __all__ = [
     "CLIP",
     "CLIP_SIZES",
+    "VAE",
     "Attributes",
     "ClassLabels",
     "CodePrior",
@@ -75,15 +85,19 @@ __all__ = [
     "Grey",
     "Inpainting",
     "Joined",
+    "KLAutoencoder",
     "Layout",
     "LayoutEncoder",
     "Located",
     "LowResolution",
     "ModifiedResNet",
     "NoiseAwareClassifier",
+    "PatchDiscriminator",
     "Patched",
     "PooledDown",
+    "Posterior",
     "Prompt",
+    "Quantized",
     "ResidualBlock",
     "ResizeUp",
     "Segmentation",
@@ -94,6 +108,7 @@ __all__ = [
     "TextTransformer",
     "Tokens",
     "UNet",
+    "VQAutoencoder",
     "VisionTransformer",
     "WithEmbedding",
     "adm_64",
@@ -109,6 +124,7 @@ __all__ = [
     "patches_unet",
     "published_clip",
     "quick_gelu",
+    "sd_autoencoder",
     "shapes_unet",
     "unclip_64",
     "unclip_256",

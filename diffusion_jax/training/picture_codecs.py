@@ -216,24 +216,28 @@ class VQTask(PictureCodecTask):
 def judge_of(run_dir: Path, weight: float = 1.0) -> Judge:
     """The residual tower of a run, of CLIP or of labels, as a judge of pictures.
 
+    The run is read when training begins: a trained codec doesn't need its judge any more.
+
     Raises:
-        ValueError: the run trained something else.
-        FileNotFoundError: there is no such run.
+        ValueError: then, if the run trained something else.
+        FileNotFoundError: then, if there is no such run.
     """
-    task = load_task(run_dir)
-    name, tower = "", None
-    if isinstance(task, Supervised):
-        name, tower = "tower", task.network.tower
-    elif isinstance(task, Contrastive):
-        name, tower = "image", task.clip.image
-    if not isinstance(tower, ModifiedResNet):
-        raise ValueError(
-            f"{run_dir} holds no residual tower whose features could be compared; name a run such "
-            "as one of configs/emoji64_groups.py."
-        )
 
     @functools.cache
-    def params() -> Params:
-        return jax.tree.map(np.asarray, load_params(task, run_dir)[name])
+    def read() -> tuple[FeatureMaps, Params]:
+        task = load_task(run_dir)
+        name, tower = "", None
+        if isinstance(task, Supervised):
+            name, tower = "tower", task.network.tower
+        elif isinstance(task, Contrastive):
+            name, tower = "image", task.clip.image
+        if not isinstance(tower, ModifiedResNet):
+            raise ValueError(
+                f"{run_dir} holds no residual tower whose features could be compared; name a run "
+                "such as one of configs/emoji64_groups.py."
+            )
+        with jax.ensure_compile_time_eval():  # it's asked for while the first state is traced
+            params = jax.tree.map(np.asarray, load_params(task, run_dir)[name])
+        return stage_maps(tower), params
 
-    return Judge(stage_maps(tower), params, weight)
+    return Judge(lambda params, x: read()[0](params, x), lambda: read()[1], weight)

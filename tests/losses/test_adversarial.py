@@ -87,7 +87,7 @@ def test_the_adaptive_weight_makes_both_gradients_of_the_last_layer_alike():
 
     far = of(lambda y: distance(None, X, y)[0])
     fooled = of(lambda y: game.generator(score(start["discriminator"], y)))
-    np.testing.assert_allclose(metrics["lambda"] * fooled, far, rtol=1e-3)
+    np.testing.assert_allclose(metrics["lambda"] * fooled, far, rtol=0.02)  # but for delta
     _, capped, _ = gradients(adversary(game, most=1e-3))
     np.testing.assert_allclose(capped["lambda"], 1e-3)
 

@@ -12,16 +12,19 @@ import pytest
 
 from diffusion_jax.data import digits
 from diffusion_jax.models.autoencoder import KLAutoencoder, VQAutoencoder
+from diffusion_jax.models.classifier import Classified
+from diffusion_jax.models.clip_resnet import ModifiedResNet
 from diffusion_jax.models.discriminator import PatchDiscriminator
 from diffusion_jax.models.features import feature_maps
 from diffusion_jax.models.vae import VAE
 from diffusion_jax.training.codecs import load_codec, psnr, reconstruct
 from diffusion_jax.training.loop import Options, check_task, train
-from diffusion_jax.training.optimizers import adam_of_players
+from diffusion_jax.training.optimizers import adam, adam_of_players
 from diffusion_jax.training.picture_codecs import Judge, judge_of
 from diffusion_jax.training.recipes import Record, load_recipe
 from diffusion_jax.training.runs import load_params
 from diffusion_jax.training.sharding import data_mesh
+from diffusion_jax.training.supervised import Supervised
 from tests.training import toy
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -39,8 +42,9 @@ EYES = PatchDiscriminator(4, 1, groups=2)
 
 @functools.cache
 def judge_params():
-    drawn = EYES.init(jax.random.key(3), jnp.zeros((1, 8, 8, 1)))["params"]
-    return jax.tree.map(np.asarray, drawn)
+    with jax.ensure_compile_time_eval():
+        drawn = EYES.init(jax.random.key(3), jnp.zeros((1, 8, 8, 1)))["params"]
+        return jax.tree.map(np.asarray, drawn)
 
 
 JUDGE = Judge(feature_maps(EYES, ("conv0",)), judge_params)  # a discriminator's first layer
@@ -125,7 +129,43 @@ def test_what_is_no_codec_or_judge_is_refused(checkout):
     with pytest.raises(ValueError, match="holds no codec"):
         load_codec(Path("runs/toy"))
     with pytest.raises(ValueError, match="holds no residual tower"):
-        judge_of(Path("runs/toy"))
+        judge_of(Path("runs/toy")).params()
+
+
+def judge_recipe() -> Supervised:
+    """A residual tower that reads digits; also found by the recipe that the test below writes."""
+    tower = ModifiedResNet(8, (1,), 4, image_size=8, mean=(0.5,), std=(0.5,))
+    return Supervised(
+        source=lambda split, data_dir: digits(split),
+        image_shape=(8, 8, 1),
+        network=Classified(tower, 10),
+        learning_rate=optax.constant_schedule(1e-3),
+        optimizer=adam,
+        batch_size=8,
+        steps=1,
+    )
+
+
+def test_a_trained_tower_judges(tmp_path, monkeypatch):
+    """Its maps are of several layers, and a codec of it begins with its averaged parameters."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "tower.py").write_text(
+        "from tests.training.test_codecs import judge_recipe as recipe\n"
+    )
+    run = tmp_path / "run"
+    run.mkdir()
+    state = train(judge_recipe(), OPTIONS, run, show=False)
+    Record.of(Path("configs/tower.py"), {}).save(run)
+    judged = dataclasses.replace(small("kl_emoji64"), judge=judge_of(run))
+    extra = jax.eval_shape(judged.first_extra)  # as the trainer plans
+    extra = jax.jit(judged.first_extra)()
+    assert toy.equal(extra.judge, state.ema["tower"])
+    x = jax.random.uniform(jax.random.key(0), (2, 8, 8, 1), minval=-1)
+    maps = judged.judge.maps(extra.judge, x)
+    assert [m.shape[1:] for m in maps] == [(4, 4, 4), (2, 2, 16)]
+    near, far = (judged.distance(extra.judge, x, x + d)[0] for d in (0.0, 0.3))
+    assert near < 1e-6 < far
 
 
 def test_a_run_of_a_codec_is_found(tmp_path, monkeypatch):
