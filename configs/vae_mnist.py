@@ -5,7 +5,8 @@
     python benchmarks/codec_quality.py runs/vae_mnist
     python benchmarks/vae_traversals.py runs/vae_mnist runs/vae_mnist_beta4
 
-Not trained to its end yet: steps and sizes are first guesses.
+Not trained to its end yet: steps and sizes are first guesses, for 12 minutes on
+two cores at 70 ms a step.
 """
 
 import functools
