@@ -45,8 +45,8 @@ def recipe(
         codes: entries of the codebook.
         features: of an entry.
         channels: of the codec's largest level; the others have 3 and 6 times as many.
-        commitment: weight of the encoder's distance from its codes. With 0.25 it ran away from them in
-            the first hundred steps.
+        commitment: weight of the encoder's distance from its codes; with 0.25 it ran away from them
+            in the first hundred steps.
         revival: weight of what brings lost codes back.
         perceptual: weight of the features' distance.
         adversarial: weight of the discriminator, beside the adaptive one; 0 leaves it out.
