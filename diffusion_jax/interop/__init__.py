@@ -2,6 +2,8 @@
 
 from diffusion_jax.interop.clip import load_clip, save_clip, save_openai_clip
 from diffusion_jax.interop.safetensors import Tensors, open_tensors, write_tensors
+from diffusion_jax.interop.sd_lora import merge_lora
+from diffusion_jax.interop.sd_original import load_single_file
 from diffusion_jax.interop.sd_parts import (
     Part,
     load_autoencoder,
@@ -21,8 +23,10 @@ __all__ = [
     "Tensors",
     "load_autoencoder",
     "load_clip",
+    "load_single_file",
     "load_stable_diffusion",
     "load_unet",
+    "merge_lora",
     "open_tensors",
     "save_autoencoder",
     "save_clip",

@@ -39,7 +39,7 @@ UNET_FIXED: Mapping[str, tuple[Any, ...]] = {
     "addition_embed_type": (None, "text_time"),
     "class_embed_type": (None, "projection"),
 }
-CODEC_IGNORED = ("sample_size", "scaling_factor", "shift_factor", "force_upcast")
+CODEC_IGNORED = ("sample_size", "force_upcast")
 CODEC_FIXED: Mapping[str, tuple[Any, ...]] = {"act_fn": ("silu",)}
 
 
@@ -201,6 +201,9 @@ def codec_from_config(config: Config, **computation: Any) -> KLAutoencoder:
         "groups": fields.integer("norm_num_groups", 32),
         "projections": before,
     }
+    fields.real("scaling_factor", 0.18215, least=1e-6, most=1e6)
+    if fields.get("shift_factor") is not None:
+        fields.real("shift_factor", 0.0, least=-1e6, most=1e6)
     fields.check(CODEC_FIXED, CODEC_IGNORED)
     return KLAutoencoder(**settings, **computation)
 

@@ -51,12 +51,12 @@ class Fields:
         """An integer from 1 to a million, or null."""
         return None if self.get(name) is None else self.integer(name, 1)
 
-    def real(self, name: str, default: float) -> float:
-        """A number from 0 to 1."""
+    def real(self, name: str, default: float, *, least: float = 0, most: float = 1) -> float:
+        """A number, by default from 0 to 1."""
         value = self.get(name, default)
-        if type(value) in (int, float) and 0 <= value <= 1:
+        if type(value) in (int, float) and least <= value <= most:
             return float(value)
-        self.wrong(name, value, "a number from 0 to 1")
+        self.wrong(name, value, f"a number from {least} to {most}")
         return default
 
     def boolean(self, name: str, default: bool) -> bool:
