@@ -143,6 +143,12 @@ def test_what_is_not_stable_diffusion_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"model\.diffusion_model\.extra has no counterpart"):
         load_single_file(file, networks=networks())
     del arrays["model.diffusion_model.extra"]
+    extra = "cond_stage_model.transformer.text_model.extra"
+    arrays["first_stage_model.quant_conv.bias"] = np.zeros(8, np.float32)
+    save_file({**arrays, extra: np.zeros(1, np.float32)}, file)
+    with pytest.raises(ValueError, match=r"text_model\.extra has no counterpart"):
+        load_single_file(file, networks=networks())
+    del arrays["first_stage_model.quant_conv.bias"]
     save_file(arrays, file)
     with pytest.raises(ValueError, match=r"first_stage_model\.quant_conv\.bias is missing"):
         load_single_file(file, networks=networks())
