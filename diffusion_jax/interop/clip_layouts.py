@@ -96,13 +96,7 @@ def openai_rows(clip: CLIP, shapes: Shapes) -> list[Row]:
     text = tower_of(clip.text, TextTransformer)
     if text.features is None or getattr(clip.image, "features", None) is None:
         raise ValueError("OpenAI's layout projects both towers: give them features.")
-    rows = [
-        Row("token_embedding.weight", ("text/words",)),
-        Row("positional_embedding", ("text/places",)),
-        *_resblocks("transformer.resblocks", "text", text.layers),
-        *norm("ln_final", "text/norm_out"),
-        Row("text_projection", ("text/project/kernel",)),
-    ]
+    rows = openai_text_rows(text)
     if isinstance(clip.image, ModifiedResNet):
         if "image/stem_norm1/mean" not in shapes:
             raise ValueError(
@@ -124,6 +118,19 @@ def openai_rows(clip: CLIP, shapes: Shapes) -> list[Row]:
             Row("visual.proj", ("image/project/kernel",)),
         ]
     return rows + _scales(shapes)
+
+
+def openai_text_rows(text: TextTransformer) -> list[Row]:
+    """The texts' half of OpenAI's state."""
+    rows = [
+        Row("token_embedding.weight", ("text/words",)),
+        Row("positional_embedding", ("text/places",)),
+        *_resblocks("transformer.resblocks", "text", text.layers),
+        *norm("ln_final", "text/norm_out"),
+    ]
+    if text.features is not None:
+        rows.append(Row("text_projection", ("text/project/kernel",)))
+    return rows
 
 
 def _resblocks(theirs: str, ours: str, depth: int) -> list[Row]:

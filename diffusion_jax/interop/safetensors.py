@@ -12,12 +12,32 @@ import os
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 INDEX, WHOLE = "model.safetensors.index.json", "model.safetensors"
+
+
+# What NumPy calls safetensors' dtypes.
+DTYPES: Mapping[str, Any] = {
+    **{f"F{8 * size}": f"<f{size}" for size in (2, 4, 8)},
+    **{f"I{8 * size}": f"<i{size}" for size in (1, 2, 4, 8)},
+    **{f"U{8 * size}": f"<u{size}" for size in (1, 2, 4, 8)},
+    "BF16": np.dtype(jnp.bfloat16),
+    "BOOL": "?",
+}
+
+
+class Place(NamedTuple):
+    """Where an array lies: the file, its dtype in safetensors' words, its shape, its first byte."""
+
+    file: Path
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
 
 
 class Tensors:
@@ -27,54 +47,90 @@ class Tensors:
         where: what was opened.
         shapes: name -> shape.
         dtypes: name -> dtype, in safetensors' words: "F32", "BF16", "I64", ...
+        metadata: what the files say beside arrays.
     """
 
-    def __init__(self, where: Path, handles: Mapping[str, Any]) -> None:
-        self.where = where
-        self._handles = dict(handles)
-        slices = {name: handle.get_slice(name) for name, handle in self._handles.items()}
-        self.shapes = {name: tuple(s.get_shape()) for name, s in slices.items()}
-        self.dtypes = {name: str(s.get_dtype()) for name, s in slices.items()}
+    def __init__(
+        self, where: Path, places: Mapping[str, Place], metadata: Mapping[str, str]
+    ) -> None:
+        self.where, self.metadata = where, metadata
+        self._places = dict(places)
+        self.shapes = {name: place.shape for name, place in self._places.items()}
+        self.dtypes = {name: place.dtype for name, place in self._places.items()}
 
     def read(self, name: str) -> np.ndarray:
-        """One array, in the dtype of the file."""
-        return self._handles[name].get_tensor(name)
+        """One array, in the dtype of the file.
+
+        Read, not mapped: what has been touched of a mapped file counts as memory until it's closed.
+
+        Raises:
+            ValueError: a dtype that NumPy doesn't have.
+        """
+        file, dtype, shape, start = self._places[name]
+        if dtype not in DTYPES:
+            raise ValueError(f"{name} in {file} has dtype {dtype}; {', '.join(DTYPES)} are known.")
+        count = int(np.prod(shape, dtype=np.int64))
+        return np.fromfile(file, DTYPES[dtype], count, offset=start).reshape(shape)
+
+    def under(self, prefix: str) -> "Tensors":
+        """Those whose names start so."""
+        chosen = {n: place for n, place in self._places.items() if n.startswith(prefix)}
+        return Tensors(self.where, chosen, self.metadata)
 
 
 @contextlib.contextmanager
 def open_tensors(path: str | os.PathLike[str]) -> Iterator[Tensors]:
-    """The arrays of a file, or of a folder: its `model.safetensors`, its shards, or its only file.
+    """The arrays of a file, of an index's shards, or of a folder: its `model.safetensors`, its
+    shards, or its only file.
 
     Raises:
         ValueError: a pickle, a truncated or another file, an index without a map of arrays to
             files, shards that lack what it names, or a folder of several files without an index.
         FileNotFoundError: no such file, or none in the folder.
     """
+    path = Path(path)
+    promised, files = _files(path)
+    places: dict[str, Place] = {}
+    metadata: dict[str, str] = {}
+    for file in files:
+        if not file.is_file():
+            raise FileNotFoundError(f"there is no {file}.")
+        found, told = _header(file)
+        places |= found
+        metadata |= told
+    missing = sorted(promised - places.keys())
+    if missing:
+        raise ValueError(f"the shards of {path} lack {', '.join(missing)}, which they promise.")
+    yield Tensors(path, places, metadata)
+
+
+def _header(file: Path) -> tuple[dict[str, Place], dict[str, str]]:
+    """name -> place of a file's arrays, and its metadata."""
     from safetensors import SafetensorError, safe_open
 
-    path = Path(path)
-    index, files = _files(path)
-    handles: dict[str, Any] = {}
-    with contextlib.ExitStack() as stack:
-        for file in files:
-            if not file.is_file():
-                raise FileNotFoundError(f"there is no {file}.")
-            try:
-                handle: Any = stack.enter_context(safe_open(file, framework="numpy"))
-            except SafetensorError as error:
-                raise ValueError(
-                    f"{file} is cut short, or isn't a safetensors file ({error}); fetch it again."
-                ) from error
-            handles.update(dict.fromkeys(handle.keys(), handle))
-        missing = sorted(index - handles.keys())
-        if missing:
-            raise ValueError(f"the shards of {path} lack {', '.join(missing)}, as {INDEX} has it.")
-        yield Tensors(path, handles)
+    try:
+        with safe_open(file, framework="numpy"):  # checks the header, and the file's length
+            pass
+    except SafetensorError as error:
+        raise ValueError(
+            f"{file} is cut short, or isn't a safetensors file ({error}); fetch it again."
+        ) from error
+    with file.open("rb") as opened:
+        (length,) = struct.unpack("<Q", opened.read(8))
+        header = json.loads(opened.read(length))
+    metadata = header.pop("__metadata__", {})
+    places = {
+        name: Place(file, x["dtype"], tuple(x["shape"]), 8 + length + x["data_offsets"][0])
+        for name, x in header.items()
+    }
+    return places, metadata
 
 
 def _files(path: Path) -> tuple[set[str], list[Path]]:
     """The names that an index promises (none without one), and the files."""
     if path.is_file():
+        if path.suffix == ".json":
+            return _shards(path)
         refuse_pickle(path)
         return set(), [path]
     if not path.is_dir():
@@ -82,14 +138,7 @@ def _files(path: Path) -> tuple[set[str], list[Path]]:
     if (path / WHOLE).is_file():
         return set(), [path / WHOLE]
     if (path / INDEX).is_file():
-        shards = read_json(path / INDEX).get("weight_map")
-        if not isinstance(shards, dict) or not all(isinstance(n, str) for n in shards.values()):
-            raise ValueError(f"{path / INDEX} has no weight_map, an object of array -> file name.")
-        names = sorted(set(shards.values()))
-        outside = [name for name in names if Path(name).name != name]
-        if outside:
-            raise ValueError(f"{path / INDEX} names files outside of its folder: {outside}.")
-        return set(shards), [path / name for name in names]
+        return _shards(path / INDEX)
     found = sorted(path.glob("*.safetensors"))
     if len(found) == 1:
         return set(), found
@@ -99,6 +148,17 @@ def _files(path: Path) -> tuple[set[str], list[Path]]:
     for file in sorted(path.iterdir()):
         refuse_pickle(file)
     raise FileNotFoundError(f"{path} has no safetensors files.")
+
+
+def _shards(index: Path) -> tuple[set[str], list[Path]]:
+    shards = read_json(index).get("weight_map")
+    if not isinstance(shards, dict) or not all(isinstance(n, str) for n in shards.values()):
+        raise ValueError(f"{index} has no weight_map, an object of array -> file name.")
+    names = sorted(set(shards.values()))
+    outside = [name for name in names if Path(name).name != name]
+    if outside:
+        raise ValueError(f"{index} names files outside of its folder: {outside}.")
+    return set(shards), [index.parent / name for name in names]
 
 
 def refuse_pickle(path: Path) -> None:

@@ -41,6 +41,13 @@ from diffusion_jax.models.image_conditioning import (
     LowResolution,
     Segmentation,
 )
+from diffusion_jax.models.latent_unet import (
+    LatentUNet,
+    SpatialTransformer,
+    sd1_unet,
+    sd2_unet,
+    sdxl_unet,
+)
 from diffusion_jax.models.layers import (
     Fourier,
     PooledDown,
@@ -86,6 +93,7 @@ __all__ = [
     "Inpainting",
     "Joined",
     "KLAutoencoder",
+    "LatentUNet",
     "Layout",
     "LayoutEncoder",
     "Located",
@@ -102,6 +110,7 @@ __all__ = [
     "ResizeUp",
     "Segmentation",
     "Sinusoidal",
+    "SpatialTransformer",
     "StridedDown",
     "Text",
     "TextEncoder",
@@ -124,7 +133,10 @@ __all__ = [
     "patches_unet",
     "published_clip",
     "quick_gelu",
+    "sd1_unet",
+    "sd2_unet",
     "sd_autoencoder",
+    "sdxl_unet",
     "shapes_unet",
     "unclip_64",
     "unclip_256",
