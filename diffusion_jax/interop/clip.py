@@ -25,7 +25,7 @@ from diffusion_jax.interop.clip_sizes import (
 from diffusion_jax.interop.layouts import (
     Row,
     Shapes,
-    flat,
+    checked,
     from_theirs,
     their_shapes,
     to_theirs,
@@ -49,8 +49,9 @@ def load_clip(
     clip: CLIP | None = None,
     remat: Remat = "none",
     dtype: Any = jnp.float32,
+    parameters: Any = jnp.float32,
 ) -> tuple[CLIP, Params]:
-    """A CLIP and its parameters in float32: `clip.apply({"params": params}, ...)`.
+    """A CLIP and its parameters: `clip.apply({"params": params}, ...)`.
 
     Two layouts are known by the names of their arrays:
 
@@ -61,9 +62,10 @@ def load_clip(
       texts that end with the last id. Give `clip` where that isn't so.
 
     Args:
-        path: a safetensors file, or a folder with one or its shards.
+        path: a safetensors file, an index of shards, or a folder with either.
         clip: of these sizes, instead of what the file says.
         remat, dtype: of the towers, where `clip` isn't given.
+        parameters: the dtype in which they are kept.
 
     Raises:
         ValueError: a pickle, a file that is cut short, a config whose fields aren't known here, or
@@ -82,7 +84,7 @@ def load_clip(
                 clip = from_config(config, tensors.shapes, pictures, **computation)
         ours = shapes_of(clip)
         rows = openai_rows(clip, ours) if openai else _their_rows(clip, ours, tensors)
-        return clip, from_theirs(tensors, rows, ours, not_a_parameter)
+        return clip, from_theirs(tensors, rows, ours, not_a_parameter, parameters)
 
 
 def _configs(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -115,7 +117,7 @@ def save_clip(folder: str | os.PathLike[str], clip: CLIP, params: Params) -> Non
     """
     ours = shapes_of(clip)
     config = to_config(clip)
-    leaves = _checked(params, ours)
+    leaves = checked(params, ours, "CLIP")
     # Names as all of its versions read them.
     rows = transformers_rows(clip, ours)
     folder = Path(folder)
@@ -140,19 +142,7 @@ def save_openai_clip(file: str | os.PathLike[str], clip: CLIP, params: Params) -
     """
     ours = shapes_of(clip)
     rows = openai_rows(clip, ours)
-    _write(Path(file), rows, _checked(params, ours), ours)
-
-
-def _checked(params: Params, ours: Shapes) -> dict[str, Any]:
-    leaves = flat(params)
-    found = {path: tuple(leaf.shape) for path, leaf in leaves.items()}
-    if found != ours:
-        wrong = sorted(path for path in found.keys() | ours if found.get(path) != ours.get(path))
-        raise ValueError(
-            f"these aren't this CLIP's parameters: {', '.join(wrong)} lack, are too many, or have "
-            "other shapes."
-        )
-    return leaves
+    _write(Path(file), rows, checked(params, ours, "CLIP"), ours)
 
 
 def _write(file: Path, rows: Sequence[Row], leaves: dict[str, Any], ours: Shapes) -> None:

@@ -31,6 +31,9 @@ LINEAR = Form(lambda x: x.T, lambda x: x.T)  # [in, out], and [out, in] there
 CONVOLUTION = Form(  # [h, w, in, out], and [out, in, h, w] there
     lambda x: x.transpose(3, 2, 0, 1), lambda x: x.transpose(2, 3, 1, 0)
 )
+POINT = Form(  # a linear layer of pixels, [in, out], and a convolution's [out, in, 1, 1] there
+    lambda x: x.T[:, :, None, None], lambda x: x[:, :, 0, 0].T
+)
 
 
 def patches(patch: int) -> Form:
@@ -61,9 +64,11 @@ class Row(NamedTuple):
         return [self.theirs.format(i) for i in range(self.depth)] or [self.theirs]
 
 
-def linear(theirs: str, ours: str, depth: int = 0, *, bias: bool = True) -> list[Row]:
-    """The rows of a linear layer."""
-    rows = [Row(f"{theirs}.weight", (f"{ours}/kernel",), LINEAR, depth)]
+def linear(
+    theirs: str, ours: str, depth: int = 0, *, bias: bool = True, form: Form = LINEAR
+) -> list[Row]:
+    """The rows of a linear layer, or of a convolution, as the form of its kernel says."""
+    rows = [Row(f"{theirs}.weight", (f"{ours}/kernel",), form, depth)]
     return rows + [Row(f"{theirs}.bias", (f"{ours}/bias",), SAME, depth)] * bias
 
 
@@ -112,6 +117,23 @@ def to_theirs(rows: Iterable[Row], params: Mapping[str, Any]) -> Callable[[str],
     return read
 
 
+def checked(params: Params, ours: Shapes, what: str) -> dict[str, Any]:
+    """path -> leaf, for parameters of exactly these shapes.
+
+    Raises:
+        ValueError: they are of another network than `what`.
+    """
+    leaves = flat(params)
+    found = {path: tuple(leaf.shape) for path, leaf in leaves.items()}
+    if found != ours:
+        wrong = sorted(path for path in found.keys() | ours if found.get(path) != ours.get(path))
+        raise ValueError(
+            f"these aren't this {what}'s parameters: {', '.join(wrong)} lack, are too many, or "
+            "have other shapes."
+        )
+    return leaves
+
+
 def _theirs(rows: Iterable[Row], ours: Mapping[str, Any]) -> Iterator[tuple[str, np.ndarray]]:
     for row in rows:
         for i, name in enumerate(row.names()):
@@ -125,15 +147,20 @@ def _one(row: Row, layer: int, ours: Mapping[str, Any]) -> np.ndarray:
 
 
 def from_theirs(
-    tensors: Tensors, rows: Sequence[Row], ours: Shapes, ignored: Callable[[str], bool]
+    tensors: Tensors,
+    rows: Sequence[Row],
+    ours: Shapes,
+    ignored: Callable[[str], bool],
+    dtype: Any = jnp.float32,
 ) -> Params:
-    """Our parameters in float32, of a file in their layout, which is read array by array.
+    """Our parameters, of a file in their layout, which is read array by array.
 
     Args:
         tensors: the file.
         rows: the table.
         ours: path -> shape of what is wanted.
         ignored: which names of theirs are no parameters.
+        dtype: in which they are kept.
 
     Raises:
         ValueError: names that lack, that nobody asked for, other shapes or dtypes: the first of
@@ -142,7 +169,7 @@ def from_theirs(
     _compare(tensors, their_shapes(rows, ours), ignored)
     leaves: dict[str, Any] = {}
     for row in rows:
-        arrays = [_empty(ours[path]) for path in row.ours]
+        arrays = [_empty(ours[path], np.dtype(dtype)) for path in row.ours]
         for i, name in enumerate(row.names()):
             parts = np.split(tensors.read(name), len(arrays)) if len(arrays) > 1 else None
             for array, part in zip(arrays, parts or [tensors.read(name)], strict=True):
@@ -151,12 +178,12 @@ def from_theirs(
     return nested(leaves)
 
 
-def _empty(shape: tuple[int, ...]) -> np.ndarray:
+def _empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     """At a multiple of 64 bytes, from where JAX on a CPU takes an array without a copy."""
-    size = 4 * int(np.prod(shape, dtype=np.int64))
+    size = dtype.itemsize * int(np.prod(shape, dtype=np.int64))
     memory = np.empty(size + 64, np.uint8)
     start = -memory.ctypes.data % 64
-    return memory[start : start + size].view(np.float32).reshape(shape)
+    return memory[start : start + size].view(dtype).reshape(shape)
 
 
 def _compare(tensors: Tensors, wanted: Shapes, ignored: Callable[[str], bool]) -> None:

@@ -40,10 +40,16 @@ class Tensors:
         """One array, in the dtype of the file."""
         return self._handles[name].get_tensor(name)
 
+    def under(self, prefix: str) -> "Tensors":
+        """Those whose names start so."""
+        chosen = {n: handle for n, handle in self._handles.items() if n.startswith(prefix)}
+        return Tensors(self.where, chosen)
+
 
 @contextlib.contextmanager
 def open_tensors(path: str | os.PathLike[str]) -> Iterator[Tensors]:
-    """The arrays of a file, or of a folder: its `model.safetensors`, its shards, or its only file.
+    """The arrays of a file, of an index's shards, or of a folder: its `model.safetensors`, its
+    shards, or its only file.
 
     Raises:
         ValueError: a pickle, a truncated or another file, an index without a map of arrays to
@@ -68,13 +74,15 @@ def open_tensors(path: str | os.PathLike[str]) -> Iterator[Tensors]:
             handles.update(dict.fromkeys(handle.keys(), handle))
         missing = sorted(index - handles.keys())
         if missing:
-            raise ValueError(f"the shards of {path} lack {', '.join(missing)}, as {INDEX} has it.")
+            raise ValueError(f"the shards of {path} lack {', '.join(missing)}, which they promise.")
         yield Tensors(path, handles)
 
 
 def _files(path: Path) -> tuple[set[str], list[Path]]:
     """The names that an index promises (none without one), and the files."""
     if path.is_file():
+        if path.suffix == ".json":
+            return _shards(path)
         refuse_pickle(path)
         return set(), [path]
     if not path.is_dir():
@@ -82,14 +90,7 @@ def _files(path: Path) -> tuple[set[str], list[Path]]:
     if (path / WHOLE).is_file():
         return set(), [path / WHOLE]
     if (path / INDEX).is_file():
-        shards = read_json(path / INDEX).get("weight_map")
-        if not isinstance(shards, dict) or not all(isinstance(n, str) for n in shards.values()):
-            raise ValueError(f"{path / INDEX} has no weight_map, an object of array -> file name.")
-        names = sorted(set(shards.values()))
-        outside = [name for name in names if Path(name).name != name]
-        if outside:
-            raise ValueError(f"{path / INDEX} names files outside of its folder: {outside}.")
-        return set(shards), [path / name for name in names]
+        return _shards(path / INDEX)
     found = sorted(path.glob("*.safetensors"))
     if len(found) == 1:
         return set(), found
@@ -99,6 +100,17 @@ def _files(path: Path) -> tuple[set[str], list[Path]]:
     for file in sorted(path.iterdir()):
         refuse_pickle(file)
     raise FileNotFoundError(f"{path} has no safetensors files.")
+
+
+def _shards(index: Path) -> tuple[set[str], list[Path]]:
+    shards = read_json(index).get("weight_map")
+    if not isinstance(shards, dict) or not all(isinstance(n, str) for n in shards.values()):
+        raise ValueError(f"{index} has no weight_map, an object of array -> file name.")
+    names = sorted(set(shards.values()))
+    outside = [name for name in names if Path(name).name != name]
+    if outside:
+        raise ValueError(f"{index} names files outside of its folder: {outside}.")
+    return set(shards), [index.parent / name for name in names]
 
 
 def refuse_pickle(path: Path) -> None:

@@ -1,6 +1,7 @@
 """Networks in Flax: the only place that imports it."""
 
 from diffusion_jax.models.adapters import from_linen, from_nnx, with_time
+from diffusion_jax.models.autoencoder import KLAutoencoder, VQAutoencoder, sd_autoencoder
 from diffusion_jax.models.classifier import (
     NoiseAwareClassifier,
     adm_classifier_64,
@@ -32,6 +33,13 @@ from diffusion_jax.models.image_conditioning import (
     Inpainting,
     LowResolution,
     Segmentation,
+)
+from diffusion_jax.models.latent_unet import (
+    LatentUNet,
+    SpatialTransformer,
+    sd1_unet,
+    sd2_unet,
+    sdxl_unet,
 )
 from diffusion_jax.models.layers import (
     Fourier,
@@ -75,6 +83,8 @@ __all__ = [
     "Grey",
     "Inpainting",
     "Joined",
+    "KLAutoencoder",
+    "LatentUNet",
     "Layout",
     "LayoutEncoder",
     "Located",
@@ -88,12 +98,14 @@ __all__ = [
     "ResizeUp",
     "Segmentation",
     "Sinusoidal",
+    "SpatialTransformer",
     "StridedDown",
     "Text",
     "TextEncoder",
     "TextTransformer",
     "Tokens",
     "UNet",
+    "VQAutoencoder",
     "VisionTransformer",
     "WithEmbedding",
     "adm_64",
@@ -109,6 +121,10 @@ __all__ = [
     "patches_unet",
     "published_clip",
     "quick_gelu",
+    "sd1_unet",
+    "sd2_unet",
+    "sd_autoencoder",
+    "sdxl_unet",
     "shapes_unet",
     "unclip_64",
     "unclip_256",

@@ -88,12 +88,14 @@ class MultiHead(nn.Module):
     Attributes:
         heads: they divide the width.
         zero: whether W starts at zero.
+        bias: whether queries, keys and values have one.
 
     Source: Vaswani et al. 2017, section 3.2.2.
     """
 
     heads: int
     zero: bool = False
+    bias: bool = True
 
     @nn.compact
     def __call__(
@@ -105,7 +107,8 @@ class MultiHead(nn.Module):
         b, n, width = h.shape
 
         def heads(v: Array, name: str) -> Array:
-            return dense(width, h.dtype, name)(v).reshape(b, -1, self.heads, width // self.heads)
+            y = dense(width, h.dtype, name, bias=self.bias)(v)
+            return y.reshape(b, -1, self.heads, width // self.heads)
 
         y = attend(heads(h, "query"), heads(source, "key"), heads(source, "value"), mask)
         return dense(width, h.dtype, "out", zero=self.zero)(y.reshape(b, n, width))

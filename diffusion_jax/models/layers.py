@@ -56,18 +56,27 @@ def dense(
     )
 
 
-def conv3x3(features: int, dtype, name: str, *, stride: int = 1, zero: bool = False) -> nn.Conv:
-    """A 3x3 convolution with one pixel of zeros around; a strided one pads below and right."""
-    padding = ((1, 1), (1, 1)) if stride == 1 else ((0, 1), (0, 1))
+def conv3x3(
+    features: int,
+    dtype,
+    name: str,
+    *,
+    stride: int = 1,
+    padding: tuple[int, int] | None = None,
+    zero: bool = False,
+) -> nn.Conv:
+    """A 3x3 convolution with one pixel of zeros around; a strided one pads below and right, unless
+    `padding` says otherwise."""
+    sides = padding or ((1, 1) if stride == 1 else (0, 1))
     init = zeros if zero else default_init
     return nn.Conv(
-        features, (3, 3), (stride, stride), padding, dtype=dtype, kernel_init=init, name=name
+        features, (3, 3), (stride, stride), (sides, sides), dtype=dtype, kernel_init=init, name=name
     )
 
 
 @dataclass(frozen=True)
 class Sinusoidal:
-    """[sin(w_i t), cos(w_i t)] with w_i = period^(-i / (features/2 - shift)).
+    """[sin(w_i t), cos(w_i t)] with w_i = period^(-i / (features/2 - shift)); or cosines first.
 
     Source: Vaswani et al. 2017 (arXiv:1706.03762); shift is 1 in DDPM and 0 in ADM.
     """
@@ -75,12 +84,14 @@ class Sinusoidal:
     features: int
     period: float = 10_000.0
     shift: int = 1
+    cosine_first: bool = False
 
     def __call__(self, t: Float[Array, " b"]) -> Float[Array, "b features"]:
         half = self.features // 2
         exponent = jnp.arange(half, dtype=jnp.float32) / (half - self.shift)
         angle = island(t)[:, None] * (self.period**-exponent)[None, :]
-        return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1)
+        halves = jnp.sin(angle), jnp.cos(angle)
+        return jnp.concatenate(halves[::-1] if self.cosine_first else halves, axis=-1)
 
 
 @dataclass(frozen=True)
