@@ -22,8 +22,8 @@ from diffusion_jax.models.clip_blocks import (
     exact_gelu,
     layer_norm,
     run_blocks,
-    run_cached,
 )
+from diffusion_jax.models.code_transformer import predict_codes, token_features
 from diffusion_jax.models.layers import Sinusoidal, dense
 from diffusion_jax.models.precision import island
 from diffusion_jax.models.stack import Remat
@@ -71,10 +71,7 @@ class _Sequence(nn.Module):
                 f"{type(self).__name__} reads {self.length} tokens and {self.features} features; "
                 f"the condition has {ids.shape[1]} and {z.shape[1]}."
             )
-        words = self.param("words", _words, (self.vocabulary, self.width), jnp.float32)
-        nothing = self.param("nothing", _words, (self.length, self.width), jnp.float32)
-        h = words.at[ids].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
-        h = jnp.where(mask[:, :, None], h, nothing[None])
+        h = token_features(self, ids, mask)
         z = dense(self.width, self.dtype, "text")(z.astype(self.dtype))
         return jnp.concatenate([h.astype(self.dtype), z[:, None]], axis=1)
 
@@ -140,28 +137,12 @@ class CodePrior(_Sequence):
         place: Int[Array, ""] | None = None,
     ) -> Any:
         """Training's logits; with a cache, those of the last token alone, and the cache."""
-        h = self.param("codes", _words, (self.buckets, self.width), jnp.float32)[codes]
-        most = self.length + 1 + self.count
-        places = self.param("places", _places, (most, self.width), jnp.float32)
+        prefix = None
         if condition is not None and alignment is not None:
             kinds = (self.alignments + 1, self.width)
             close = self.param("alignment", _words, kinds, jnp.float32)[alignment + 1]
-            h = jnp.concatenate(
-                [self._text(condition), close[:, None], h[:, : self.count - 1]], axis=1
-            )
-            h = h + places[None, : h.shape[1]]
-        else:
-            h = h + places[place][None, None]
-        h = h.astype(self.dtype)
-        if cache is None:
-            h, _ = run_blocks(self, h, causal=True)
-            h = h[:, -self.count :]
-        else:
-            h, cache = run_cached(self, h, cache, place)
-            h = h[:, -1:]
-        h = layer_norm(island(h), self.epsilon, "norm_out").astype(self.dtype)
-        logits = island(dense(self.buckets, self.dtype, "out")(h))
-        return logits if cache is None else (logits[:, 0], cache)
+            prefix = jnp.concatenate([self._text(condition), close[:, None]], axis=1)
+        return predict_codes(self, prefix, self.length + 2, codes, cache, place)
 
     def start(
         self, condition: Condition, alignment: Int[Array, " b"]

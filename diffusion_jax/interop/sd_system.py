@@ -1,0 +1,144 @@
+"""A checkpoint's parts as a system that draws pictures of texts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Int
+
+from diffusion_jax.data import BytePairs
+from diffusion_jax.data.prompts import WeightedTokens, weighted_tokens
+from diffusion_jax.interop.sd_scheduler import read_scheduler
+from diffusion_jax.interop.stable_diffusion import TOKENIZERS, StableDiffusion
+from diffusion_jax.models.conditioning import Known
+from diffusion_jax.systems.latent import LatentDiffusion, codec_of
+from diffusion_jax.systems.stable_diffusion import Texts, read_texts, size_vector, text_stage
+from diffusion_jax.types import Sampler, Scalar
+
+Ids = Int[Array, "b chunks n"]
+
+
+def system_of(
+    parts: StableDiffusion,
+    size: tuple[int, int],
+    *,
+    steps: int = 50,
+    guidance: Scalar | None = 7.5,
+    sampler: Sampler | None = None,
+) -> LatentDiffusion:
+    """The system of a checkpoint.
+
+    Args:
+        parts: of `load_stable_diffusion`.
+        size: height and width of the pictures.
+        steps: of the sampler, on the grid that scheduler_config.json names.
+        guidance: gamma; None is none, for half the work.
+        sampler: by default the one that scheduler_config.json names.
+
+    Raises:
+        ValueError: a size that isn't a multiple of what codec and U-Net halve, or a scheduler that
+            isn't known.
+    """
+    scheduled = read_scheduler(parts.scheduler)
+    codec, unet = parts.codec.module, parts.unet.module
+    step = codec.factor * 2 ** (len(unet.channels) - 1)
+    if size[0] % step or size[1] % step or min(size) < step:
+        raise ValueError(
+            f"pictures of {size[0]}x{size[1]} can't be drawn by this checkpoint; height and width "
+            f"must be multiples of {step}."
+        )
+    stage = text_stage(
+        unet,
+        parts.unet.params,
+        scheduled.process,
+        scheduled.parameterization,
+        steps=scheduled.steps,
+        shape=(size[0] // codec.factor, size[1] // codec.factor, codec.latents),
+        sampler=scheduled.sampler if sampler is None else sampler,
+        times=scheduled.grid(steps),
+        guidance=guidance,
+    )
+    scaled = codec_of(codec, parts.codec.params, scale=parts.scale, shift=parts.shift)
+    return LatentDiffusion(stage, scaled)
+
+
+def load_tokenizers(folder: str | os.PathLike[str], parts: StableDiffusion) -> list[BytePairs]:
+    """The tokenizer of each text encoder.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    present = [Path(folder) / name for name in TOKENIZERS if (Path(folder) / name).is_dir()]
+    if len(present) < len(parts.texts):
+        raise FileNotFoundError(
+            f"{folder} has {len(present)} tokenizers for {len(parts.texts)} texts."
+        )
+    return [BytePairs.from_folder(path) for path in present[: len(parts.texts)]]
+
+
+class Prompted(NamedTuple):
+    """Texts and negative ones in equally many chunks, for each encoder.
+
+    Attributes:
+        texts, negative: of each tokenizer.
+    """
+
+    texts: tuple[WeightedTokens, ...]
+    negative: tuple[WeightedTokens, ...]
+
+
+def tokens_of(
+    tokenizers: Sequence[BytePairs], texts: Sequence[str], negative: Sequence[str]
+) -> Prompted:
+    """Texts as the encoders read them, in as many chunks as the longest needs.
+
+    Raises:
+        ValueError: as `weighted_tokens`.
+    """
+
+    def tokens(some: Sequence[str], chunks: int | None) -> tuple[WeightedTokens, ...]:
+        return tuple(weighted_tokens(one, some, chunks=chunks) for one in tokenizers)
+
+    needed = [one.ids.shape[1] for some in (texts, negative) for one in tokens(some, None)]
+    most = max(needed)
+    return Prompted(tokens(texts, most), tokens(negative, most))
+
+
+def told_of(
+    parts: StableDiffusion,
+    texts: Sequence[Ids],
+    negative: Sequence[Ids],
+    size: tuple[int, int],
+    *,
+    weights: Sequence[Any] | None = None,
+    negative_weights: Sequence[Any] | None = None,
+    original: tuple[int, int] | None = None,
+    corner: tuple[int, int] = (0, 0),
+) -> Known:
+    """What the U-Net is told: "tokens" and "negative", and of SDXL "vector" and "negative_vector".
+
+    Args:
+        parts: whose text encoders read.
+        texts, negative: ids of each encoder's tokenizer.
+        size: height and width of the pictures.
+        weights, negative_weights: of each token; 1 by default.
+        original, corner: SDXL's original size, by default `size`, and the crop's top and left.
+    """
+    xl = parts.unet.module.sizes > 0
+    layer: Any = "penultimate" if xl else "last"
+    encoders = [(part.module, part.params, layer) for part in parts.texts]
+
+    def read(ids: Sequence[Ids], given: Sequence[Any] | None) -> Texts:
+        plain = [jnp.ones(one.shape, jnp.float32) for one in ids]
+        return read_texts(encoders, ids, plain if given is None else given)
+
+    said, other = read(texts, weights), read(negative, negative_weights)
+    known = {"tokens": said.tokens, "negative": other.tokens}
+    if xl:
+        for name, one in (("vector", said), ("negative_vector", other)):
+            known[name] = size_vector(one.pooled, original or size, corner, size)
+    return known

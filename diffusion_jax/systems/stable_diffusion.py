@@ -1,0 +1,141 @@
+"""Stable Diffusion: texts, what guides, and latents, as `latent.LatentDiffusion`.
+
+The U-Net reads each text token's features from one or two CLIP encoders; without guidance's
+condition it reads those of another text, empty or negative:
+
+    y = n + gamma (c - n)                                                                       (1)
+
+Sources: Rombach et al. 2022 (arXiv:2112.10752); Podell et al. 2023, SDXL (arXiv:2307.01952).
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from diffusion_jax.denoisers import denoiser_from, table_time
+from diffusion_jax.guidance import classifier_free_fused
+from diffusion_jax.models.conditioning import Known
+from diffusion_jax.systems.cascade import Stage
+from diffusion_jax.types import (
+    Condition,
+    Denoiser,
+    Parameterization,
+    Params,
+    Process,
+    Sampler,
+    Scalar,
+)
+
+
+class Texts(NamedTuple):
+    """What encoders said of texts.
+
+    Attributes:
+        tokens: [b n d], of all encoders side by side.
+        pooled: [b e], the last encoder's; SDXL reads it.
+    """
+
+    tokens: Float[Array, "b n d"]
+    pooled: Float[Array, "b e"]
+
+
+Layer = Literal["last", "penultimate"]
+
+
+def read_texts(
+    encoders: Sequence[tuple[Any, Params, Layer]],
+    ids: Sequence[Int[Array, "b chunks n"]],
+    weights: Sequence[Float[Array, "b chunks n"]],
+) -> Texts:
+    """Texts in chunks, by each encoder, side by side.
+
+    A token's features are multiplied by its weight, and all of a text then by one number, so that
+    their mean is what it was.
+
+    Args:
+        encoders: (CLIP, its parameters, which layer's features are read).
+        ids: of each encoder's tokenizer; equally many chunks of all.
+        weights: of each token.
+
+    Raises:
+        ValueError: numbers of encoders and texts that differ.
+    """
+    if not len(encoders) == len(ids) == len(weights):
+        raise ValueError(f"{len(encoders)} encoders can't read {len(ids)} lists of texts.")
+    features, pooled = [], []
+    for (clip, params, layer), tokens, weight in zip(encoders, ids, weights, strict=True):
+        b, chunks, n = tokens.shape
+        flat = tokens.reshape(b * chunks, n)
+        said = clip.apply({"params": params}, flat, method="encode_text")
+        h = said.tokens if layer == "last" else said.penultimate
+        h = h.reshape(b, chunks * n, -1)
+        weighted = h * weight.reshape(b, chunks * n, 1)
+        mean = h.mean((1, 2), keepdims=True)
+        new = weighted.mean((1, 2), keepdims=True)
+        plain = jnp.all(weight == 1, axis=(1, 2))[:, None, None]
+        features.append(jnp.where(plain, h, weighted * mean / jnp.where(plain, 1.0, new)))
+        pooled.append(said.pooled.reshape(b, chunks, -1)[:, 0])
+    return Texts(jnp.concatenate(features, axis=-1), pooled[-1])
+
+
+def text_stage(
+    unet: Any,
+    params: Params,
+    process: Process,
+    parameterization: Parameterization,
+    *,
+    steps: int,
+    shape: tuple[int, int, int],
+    sampler: Sampler,
+    times: Array,
+    guidance: Scalar | None = 7.5,
+) -> Stage:
+    """A `LatentUNet` as a stage.
+
+    It is told "tokens" [b n d] and, for equation (1), "negative" [b n d]; of SDXL "vector" [b e]
+    and "negative_vector" too; for inpainting by concatenation "image" [b h w 5].
+
+    Args:
+        unet: the network; t in table steps.
+        params: its parameters.
+        process, parameterization: of its training.
+        steps: length of the table.
+        shape: of the latents.
+        sampler: walks `times`.
+        times: descending.
+        guidance: gamma; None is none, for half the work.
+    """
+
+    def network(params: Params) -> Callable[[Array, Array, Condition], Array]:
+        time = table_time(steps)
+        return lambda x, t, condition: unet.apply({"params": params}, x, time(t), condition)
+
+    def denoiser(params: Params, known: Known, guidance: Scalar | None) -> Denoiser:
+        told = network(params)
+        condition = Condition(known.get("vector"), known["tokens"], None, known.get("image"))
+        if guidance is None:
+            return denoiser_from(lambda x, t: told(x, t, condition), process, parameterization)
+        null = condition._replace(vector=known.get("negative_vector"), tokens=known["negative"])
+        return denoiser_from(
+            classifier_free_fused(told, condition, null, guidance), process, parameterization
+        )
+
+    return Stage(denoiser, params, process, shape, sampler, times, guidance)
+
+
+def size_vector(
+    pooled: Float[Array, "b e"],
+    original: tuple[int, int],
+    corner: tuple[int, int],
+    target: tuple[int, int],
+) -> Float[Array, "b e+6"]:
+    """SDXL's vector: the pooled text, then heights and widths of the original picture, top and left
+    of the crop, and what is drawn.
+
+    Source: Podell et al. 2023, section 2.2.
+    """
+    sizes = jnp.asarray([*original, *corner, *target], jnp.float32)
+    rows = jnp.broadcast_to(sizes[None], (len(pooled), 6))
+    return jnp.concatenate([pooled, rows], axis=1)
