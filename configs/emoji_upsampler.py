@@ -18,14 +18,14 @@ from diffusion_jax.training.optimizers import adamw, warmed_up_cosine
 
 def recipe(
     dataset: Literal["emoji64", "emoji128"] = "emoji64",
-    steps: int = 3000,
+    steps: int = 2000,
     batch_size: int = 32,
     seed: int = 0,
     learning_rate: float = 1e-3,
     side: int = 32,
     corruption: Literal["none", "blur", "bsr"] = "blur",
     noise: float = 0.2,
-    channels: int = 48,
+    channels: int = 32,
     ema_decay: float = 0.999,
 ) -> Experiment:
     """Emoji at twice the resolution.
