@@ -1,7 +1,7 @@
 """A KL autoencoder of emoji, 64x64 to 16x16 latents of 4 channels (f4).
 
-    python train.py configs/emoji64_groups.py --run-dir runs/emoji64_judge
-    python train.py configs/kl_emoji64.py --judge runs/emoji64_judge
+    python train.py configs/emoji64_clip.py
+    python train.py configs/kl_emoji64.py --judge runs/emoji64_clip
     python benchmarks/codec_quality.py runs/kl_emoji64
 
 Not trained to its end yet: steps and sizes are first guesses, for 40 minutes on two cores at 0.8 s

@@ -1,7 +1,7 @@
 """A vector-quantised autoencoder of emoji, 64x64 to 16x16 codes (f4).
 
-    python train.py configs/emoji64_groups.py --run-dir runs/emoji64_judge
-    python train.py configs/vq_emoji64.py --judge runs/emoji64_judge
+    python train.py configs/emoji64_clip.py
+    python train.py configs/vq_emoji64.py --judge runs/emoji64_clip
     python benchmarks/codec_quality.py runs/vq_emoji64
 
 Not trained to its end yet: steps and sizes are first guesses, for 40 minutes on two cores at 0.8 s
