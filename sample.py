@@ -1,4 +1,7 @@
-"""Draw pictures from a run: python sample.py runs/digits --num 64; --help lists the flags."""
+"""Draw pictures from a run: python sample.py runs/digits --num 64; --help lists the flags.
+
+From Stable Diffusion's weights: python sample.py --checkpoint FOLDER --prompt TEXT.
+"""
 
 import signal
 import sys
@@ -9,6 +12,9 @@ if __name__ == "__main__":
 
     set_xla_flags()
     from diffusion_jax.training.cli import run_command
-    from diffusion_jax.training.sample_cli import sample_command
 
-    run_command(lambda: sample_command(sys.argv[1:]))
+    if any(flag.split("=")[0] == "--checkpoint" for flag in sys.argv[1:]):
+        from diffusion_jax.interop.sd_cli import checkpoint_command as command
+    else:
+        from diffusion_jax.training.sample_cli import sample_command as command
+    run_command(lambda: command(sys.argv[1:]))

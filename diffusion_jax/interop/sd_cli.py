@@ -1,0 +1,264 @@
+"""sample.py --checkpoint FOLDER: pictures of texts from Stable Diffusion's weights."""
+
+import dataclasses
+import functools
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+
+from diffusion_jax.data import save_png
+from diffusion_jax.data.files import write_atomically
+from diffusion_jax.data.images import read_png
+from diffusion_jax.interop.layouts import flat
+from diffusion_jax.interop.sd_config import unet_inputs
+from diffusion_jax.interop.sd_lora import merge_lora
+from diffusion_jax.interop.sd_original import load_single_file
+from diffusion_jax.interop.sd_system import load_tokenizers, system_of, tokens_of, told_of
+from diffusion_jax.interop.stable_diffusion import StableDiffusion, load_stable_diffusion
+from diffusion_jax.models.conditioning import Known
+from diffusion_jax.samplers import DDIM, Ancestral, DPMSolverPP, UniPC
+from diffusion_jax.systems.latent import LatentDiffusion, begun, shrunk_mask
+from diffusion_jax.training.drawing import in_batches, mosaic
+from diffusion_jax.training.known_cli import check_finite, in_range
+from diffusion_jax.training.sample_cli import check_writable
+from diffusion_jax.training.signals import ended_at_once
+from diffusion_jax.training.task import check_seed
+
+SAMPLERS = {
+    "ddim": DDIM(),
+    "ancestral": Ancestral(),
+    "dpm_solver": DPMSolverPP(order=2),
+    "unipc": UniPC(order=2),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointOptions:
+    """Draw pictures of texts from Stable Diffusion 1.x, 2.x or XL.
+
+    Example: python sample.py --checkpoint stable-diffusion-v1-5 --prompt "a red bicycle"
+    """
+
+    checkpoint: Path
+    """a folder as diffusers has it, or one safetensors file in the original layout"""
+    prompt: tuple[str, ...] = ()
+    """texts, in turn; "(words:1.3)" count so much more, and any length is read"""
+    negative: str = ""
+    """what to keep away from"""
+    num: int | None = None
+    """how many pictures (default: one for each prompt)"""
+    size: tuple[int, int] | None = None
+    """HEIGHT WIDTH in pixels (default: the checkpoint's)"""
+    guidance: float = 7.5
+    """classifier-free guidance, gamma; 1 is none, for half the work"""
+    steps: int = 50
+    """of the sampler"""
+    sampler: Literal["checkpoint", "ddim", "ancestral", "dpm_solver", "unipc"] = "checkpoint"
+    """how to walk; by default as scheduler_config.json says"""
+    seed: int = 0
+    """picture i depends on the seed, i and its texts"""
+    seeds: tuple[int, ...] = ()
+    """a seed for each picture, which is then picture 0 of it"""
+    init_image: Path | None = None
+    """PNG of --size to begin from"""
+    strength: float = 0.8
+    """how much of --init-image is forgotten"""
+    inpaint: Path | None = None
+    """PNG of --size with a part to draw anew"""
+    mask: Path | None = None
+    """PNG: white where --inpaint is drawn anew"""
+    lora: Path | None = None
+    """safetensors with a low-rank update to merge"""
+    lora_scale: float = 1.0
+    """how much of it"""
+    tokenizer: Path | None = None
+    """folder with tokenizer/, for a single file"""
+    variant: str | None = None
+    """which files of the folder, such as fp16"""
+    bfloat16: bool = False
+    """compute and keep parameters in bfloat16"""
+    batch_size: int = 1
+    """pictures at a time"""
+    captions: bool = False
+    """write each prompt under its pictures"""
+    out: Annotated[Path, tyro.conf.arg(metavar="PNG")] = Path("samples.png")
+    """where the grid goes"""
+    npz: Path | None = None
+    """where arrays go: pictures [n h w c] float32 in [-1, 1]"""
+
+
+def checkpoint_command(argv: Sequence[str]) -> None:
+    """sample.py --checkpoint FOLDER [--flags]."""
+    options = tyro.cli(CheckpointOptions, args=list(argv), prog="sample.py")
+    check(options)
+    parts = load(options)
+    size = options.size or default_size(parts)
+    system = system_of(
+        parts,
+        size,
+        steps=options.steps,
+        guidance=None if options.guidance == 1.0 else options.guidance,
+        sampler=None if options.sampler == "checkpoint" else SAMPLERS[options.sampler],
+    )
+    if options.init_image:
+        system = dataclasses.replace(system, stage=begun(system.stage, options.strength))
+    count = options.num or len(options.seeds) or len(options.prompt)
+    known = {name: np.asarray(value) for name, value in told(options, parts, size).items()}
+    rows = np.arange(count) % len(options.prompt)
+    with ended_at_once():
+        pictures = drawn(options, system, parts, known, rows, size)
+    if not np.isfinite(pictures).all():
+        raise FloatingPointError("a picture isn't finite, so nothing is written.")
+    save_png(options.out, mosaic(pictures, options.prompt if options.captions else ()))
+    print(f"wrote {count} pictures to {options.out}")
+    if options.npz:
+        arrays = io.BytesIO()
+        np.savez(arrays, pictures=pictures, seed=options.seed)
+        write_atomically(options.npz, arrays.getvalue())
+        print(f"wrote arrays to {options.npz}")
+
+
+def check(options: CheckpointOptions) -> None:
+    """Raises, before any work, for flags that can't be followed."""
+    if not options.prompt:
+        raise ValueError("--checkpoint needs a text: --prompt.")
+    for name in ("num", "steps", "batch_size"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise ValueError(f"--{name.replace('_', '-')} is {value}; it must be at least 1.")
+    check_finite("--guidance", options.guidance)
+    for seed in (options.seed, *options.seeds):
+        check_seed(seed, "--seed")
+    if options.seeds and options.num not in (None, len(options.seeds)):
+        raise ValueError(f"--seeds has {len(options.seeds)} and --num is {options.num}.")
+    if bool(options.inpaint) != bool(options.mask):
+        raise ValueError("--inpaint and --mask go together.")
+    if options.inpaint and options.init_image:
+        raise ValueError("--inpaint and --init-image were both given; name one of them.")
+    for path in filter(None, (options.out, options.npz)):
+        check_writable(path)
+
+
+def load(options: CheckpointOptions) -> StableDiffusion:
+    """The checkpoint's parts, with --lora merged."""
+    dtype = jnp.bfloat16 if options.bfloat16 else jnp.float32
+    how: dict[str, Any] = {"dtype": dtype, "parameters": dtype}
+    if options.checkpoint.is_file():
+        parts = load_single_file(options.checkpoint, **how)
+    else:
+        parts = load_stable_diffusion(options.checkpoint, variant=options.variant, **how)
+    if options.lora:
+        parts = merge_lora(parts, options.lora, scale=options.lora_scale)
+    return parts
+
+
+def default_size(parts: StableDiffusion) -> tuple[int, int]:
+    """Height and width of the pictures that the checkpoint was trained on."""
+    side: Any = parts.unet.config.get("sample_size") or 64
+    height, width = (side, side) if isinstance(side, int) else side
+    factor = parts.codec.module.factor
+    return height * factor, width * factor
+
+
+def told(options: CheckpointOptions, parts: StableDiffusion, size: tuple[int, int]) -> Known:
+    """What the U-Net is told of each prompt."""
+    folder = options.tokenizer or options.checkpoint
+    prompted = tokens_of(
+        load_tokenizers(folder, parts), options.prompt, [options.negative] * len(options.prompt)
+    )
+    return told_of(
+        parts,
+        [jnp.asarray(one.ids) for one in prompted.texts],
+        [jnp.asarray(one.ids) for one in prompted.negative],
+        size,
+        weights=[jnp.asarray(one.weights) for one in prompted.texts],
+        negative_weights=[jnp.asarray(one.weights) for one in prompted.negative],
+    )
+
+
+def drawn(
+    options: CheckpointOptions,
+    system: LatentDiffusion,
+    parts: StableDiffusion,
+    known: Known,
+    rows: np.ndarray,
+    size: tuple[int, int],
+) -> np.ndarray:
+    """The pictures [n h w c], picture i of the prompt `rows[i]`, with a progress bar."""
+    run, more = walk(options, system, parts, size)
+    jitted = jax.jit(run)
+
+    def some(key: Any, places: np.ndarray, index: Any) -> jax.Array:
+        texts = {name: jnp.asarray(value[places]) for name, value in known.items()}
+        return jitted(system, key, {**texts, **repeated(more, len(places))}, index)
+
+    if options.seeds:
+        each = [
+            some(jax.random.key(seed), rows[i : i + 1], jnp.zeros(1, int))
+            for i, seed in enumerate(options.seeds)
+        ]
+        return np.concatenate([np.asarray(one) for one in each])
+    key = jax.random.key(options.seed)
+    return in_batches(
+        lambda index: some(key, rows[np.asarray(index) % len(rows)], index),
+        len(rows),
+        options.batch_size,
+    )
+
+
+def repeated(arrays: Known, count: int) -> Known:
+    return {name: jnp.repeat(jnp.asarray(one), count, axis=0) for name, one in arrays.items()}
+
+
+def walk(
+    options: CheckpointOptions,
+    system: LatentDiffusion,
+    parts: StableDiffusion,
+    size: tuple[int, int],
+) -> tuple[Any, Known]:
+    """What draws, (system, key, known, index) -> pictures, and what else it is told."""
+    if options.init_image:
+        picture = in_range(read_png(options.init_image, (*size, 3), what="--init-image"))[None]
+
+        def changed(system: LatentDiffusion, key: Any, known: Known, index: Any) -> jax.Array:
+            texts = {name: value for name, value in known.items() if name != "picture"}
+            return system.image_to_image(key, known["picture"], texts, index)
+
+        return changed, {"picture": picture}
+    if options.inpaint:
+        assert options.mask is not None
+        picture = in_range(read_png(options.inpaint, (*size, 3), what="--inpaint"))[None]
+        kept = (read_png(options.mask, (*size, 1), what="--mask") < 128)[None].astype(np.float32)
+        return functools.partial(inpainted, reads_image=reads_image(parts)), {
+            "picture": picture,
+            "kept": kept,
+        }
+    if reads_image(parts):
+        raise ValueError("this checkpoint draws parts of pictures: name --inpaint and --mask.")
+    return LatentDiffusion.sample, {}
+
+
+def reads_image(parts: StableDiffusion) -> bool:
+    """Whether the U-Net is told of a picture with a hole beside its latents."""
+    shapes = {path: leaf.shape for path, leaf in flat(parts.unet.params).items()}
+    return unet_inputs(shapes).channels > parts.unet.module.out_channels
+
+
+def inpainted(
+    system: LatentDiffusion, key: Any, known: Known, index: Any, *, reads_image: bool
+) -> jax.Array:
+    """By a U-Net that is told of the hole, or by replacing what is known at each step."""
+    texts = {name: value for name, value in known.items() if name not in ("picture", "kept")}
+    picture, kept = jnp.asarray(known["picture"]), jnp.asarray(known["kept"])
+    if not reads_image:
+        return system.inpaint(key, picture, kept, texts, index)
+    masked = system.codec.encode(jnp.where(kept == 1, picture, 0.0))
+    hole = 1.0 - shrunk_mask(kept, (masked.shape[1], masked.shape[2]))
+    texts = {**texts, "image": jnp.concatenate([hole, masked], axis=-1)}
+    return jnp.where(kept == 1, picture, system.sample(key, texts, index))
