@@ -106,14 +106,8 @@ def main(
     told = Condition(tokens=jnp.zeros((1, 77, width)))
     texts = drawn(lambda key, ids: clip.init(key, ids, method="encode_text"), tokens)
     system = StableDiffusion(
-        unet=Part(
-            unet,
-            drawn(unet.init, x, jnp.zeros(1), told),
-            {"sample_size": 64 if size == "sd15" else 16},
-        ),
-        codec=Part(
-            codec, drawn(codec.init, jnp.zeros((1, 64, 64, 3))), {"scaling_factor": 0.18215}
-        ),
+        unet=Part(unet, drawn(unet.init, x, jnp.zeros(1), told), {"sample_size": side}),
+        codec=Part(codec, drawn(codec.init, picture), {"scaling_factor": 0.18215}),
         texts=(Part(clip, texts),),
         scheduler=SCHEDULER,
     )
