@@ -52,7 +52,7 @@ def read_texts(
     """Texts in chunks, by each encoder, side by side.
 
     A token's features are multiplied by its weight, and all of a text then by one number, so that
-    their mean is what it was.
+    their mean square is what it was.
 
     Args:
         encoders: (CLIP, its parameters, which layer's features are read).
@@ -72,10 +72,8 @@ def read_texts(
         h = said.tokens if layer == "last" else said.penultimate
         h = h.reshape(b, chunks * n, -1)
         weighted = h * weight.reshape(b, chunks * n, 1)
-        mean = h.mean((1, 2), keepdims=True)
-        new = weighted.mean((1, 2), keepdims=True)
-        plain = jnp.all(weight == 1, axis=(1, 2))[:, None, None]
-        features.append(jnp.where(plain, h, weighted * mean / jnp.where(plain, 1.0, new)))
+        size, new = (jnp.sum(x**2, axis=(1, 2), keepdims=True) for x in (h, weighted))
+        features.append(weighted * jnp.sqrt(size / jnp.maximum(new, 1e-12)))
         pooled.append(said.pooled.reshape(b, chunks, -1)[:, 0])
     return Texts(jnp.concatenate(features, axis=-1), pooled[-1])
 
