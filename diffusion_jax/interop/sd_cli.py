@@ -67,8 +67,8 @@ class CheckpointOptions:
     """a seed for each picture, which is then picture 0 of it"""
     init_image: Path | None = None
     """PNG of --size to begin from"""
-    strength: float = 0.8
-    """how much of --init-image is forgotten"""
+    strength: float | None = None
+    """how much of --init-image is forgotten (0.8)"""
     inpaint: Path | None = None
     """PNG of --size with a part to draw anew"""
     mask: Path | None = None
@@ -107,7 +107,8 @@ def checkpoint_command(argv: Sequence[str]) -> None:
         sampler=None if options.sampler == "checkpoint" else SAMPLERS[options.sampler],
     )
     if options.init_image:
-        system = dataclasses.replace(system, stage=begun(system.stage, options.strength))
+        strength = 0.8 if options.strength is None else options.strength
+        system = dataclasses.replace(system, stage=begun(system.stage, strength))
     count = options.num or len(options.seeds) or len(options.prompt)
     known = {name: np.asarray(value) for name, value in told(options, parts, size).items()}
     rows = np.arange(count) % len(options.prompt)
@@ -141,6 +142,8 @@ def check(options: CheckpointOptions) -> None:
         raise ValueError("--inpaint and --mask go together.")
     if options.inpaint and options.init_image:
         raise ValueError("--inpaint and --init-image were both given; name one of them.")
+    if options.strength is not None and not options.init_image:
+        raise ValueError("--strength belongs to --init-image.")
     for path in filter(None, (options.out, options.npz)):
         check_writable(path)
 

@@ -1,0 +1,80 @@
+"""sample.py --checkpoint, on a tiny folder of random weights."""
+
+import re
+import runpy
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from diffusion_jax.interop.sd_cli import checkpoint_command
+from tests.training import toy
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("checkpoint")
+    script = runpy.run_path(str(ROOT / "benchmarks" / "random_checkpoint.py"))
+    script["main"](path / "sd")
+    Image.fromarray(np.full((64, 64, 3), 90, np.uint8)).save(path / "grey.png")
+    hole = np.zeros((64, 64), np.uint8)
+    hole[16:48, 16:48] = 255
+    Image.fromarray(hole).save(path / "hole.png")
+    return path
+
+
+def drawn(folder, *flags):
+    asked = ["--checkpoint", str(folder / "sd"), "--steps", "3", "--out", str(folder / "o.png")]
+    checkpoint_command([*asked, "--npz", str(folder / "o.npz"), *flags])
+    with np.load(folder / "o.npz") as arrays:
+        return arrays["pictures"]
+
+
+def test_a_picture_depends_on_its_number_seed_and_text(folder):
+    two = drawn(folder, "--prompt", "a cat", "a (dog:1.4)", "--batch-size", "2")
+    assert two.shape == (2, 64, 64, 3) and np.isfinite(two).all()
+    one = drawn(folder, "--prompt", "a cat", "--num", "1")
+    np.testing.assert_allclose(one[0], two[0], atol=1e-4)
+    seeds = drawn(folder, "--prompt", "a cat", "--seeds", "5", "0")
+    np.testing.assert_allclose(seeds[1], one[0], atol=1e-4)
+    assert np.abs(seeds[0] - seeds[1]).max() > 0.01
+    other = drawn(folder, "--prompt", "a cat", "--negative", "a dog")
+    assert np.abs(other - one).max() > 1e-4
+
+
+def test_a_hole_is_filled_and_the_rest_kept(folder):
+    flags = ["--inpaint", str(folder / "grey.png"), "--mask", str(folder / "hole.png")]
+    found = drawn(folder, "--prompt", "a cat", *flags)[0]
+    hole = np.zeros((64, 64), bool)
+    hole[16:48, 16:48] = True
+    np.testing.assert_array_equal(found[~hole], np.float32(90) / np.float32(127.5) - 1)
+    assert np.abs(found[hole] - found[0, 0, 0]).max() > 0.01
+
+
+def test_a_picture_to_begin_with(folder):
+    near, far = (
+        drawn(folder, "--prompt", "a", "--init-image", str(folder / "grey.png"), "--strength", s)
+        for s in ("0.4", "1")
+    )
+    assert near.shape == far.shape == (1, 64, 64, 3) and np.abs(near - far).max() > 0.01
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("", "--checkpoint needs a text"),
+        ("--prompt a --size 60 64", "60x64 can't be drawn.*multiples of 8"),
+        ("--prompt a --mask x.png", "--inpaint and --mask go together"),
+        ("--prompt a --seeds 1 2 --num 3", "--seeds has 2 and --num is 3"),
+        ("--prompt a --steps 0", "--steps is 0"),
+        ("--prompt a --variant fp16", "no variant 'fp16'"),
+        ("--prompt a --strength 0.5", "--strength belongs to --init-image"),
+    ],
+)
+def test_refusals(folder, capsys, flags, message):
+    asked = ["--checkpoint", str(folder / "sd"), "--out", str(folder / "o.png"), *flags.split()]
+    said = toy.fails(checkpoint_command, asked, capsys)
+    assert re.search(message, said), said
