@@ -29,8 +29,9 @@ from diffusion_jax.training.known_cli import check_finite, in_range
 from diffusion_jax.training.sample_cli import check_writable
 from diffusion_jax.training.signals import ended_at_once
 from diffusion_jax.training.task import check_seed
+from diffusion_jax.types import Sampler
 
-SAMPLERS = {
+SAMPLERS: dict[str, Sampler] = {
     "ddim": DDIM(),
     "ancestral": Ancestral(),
     "dpm_solver": DPMSolverPP(order=2),
