@@ -16,5 +16,5 @@ if __name__ == "__main__":
     if any(flag.split("=")[0] == "--checkpoint" for flag in sys.argv[1:]):
         from diffusion_jax.interop.sd_cli import checkpoint_command as command
     else:
-        from diffusion_jax.training.sample_cli import sample_command as command
+        from diffusion_jax.training.code_cli import any_command as command
     run_command(lambda: command(sys.argv[1:]))

@@ -24,14 +24,18 @@ class Segmentation(Conditioning):
     Attributes:
         classes: of a pixel.
         drop: as in `Conditioning`.
+        factor: for a model of latents, how much smaller these are: of each square of pixels it's
+            told the classes' shares.
     """
 
     classes: int
     drop: float = 0.1
+    factor: int = 1
     features = ("segmentation",)
 
     def condition(self, known: Known) -> Condition:
-        return Condition(image=jax.nn.one_hot(known["segmentation"], self.classes))
+        shares = jax.nn.one_hot(known["segmentation"], self.classes)
+        return Condition(image=shrink(shares, self.factor))
 
     def blank(self, shape: tuple[int, ...]) -> Known:
         return {"segmentation": jnp.zeros(shape[:3], jnp.int32)}
@@ -172,6 +176,8 @@ class LowResolution(Conditioning):
         noise: the largest s.
         drop: as in `Conditioning`; null is no picture and no level.
         corruption: such as `RandomBlur()`.
+        enlarge: how much larger the small picture is made for the network; by default `factor`. For
+            a model of latents, whose pictures are f times larger than these, factor / f.
 
     Source: Ho et al. 2021 (arXiv:2106.15282), section 4.2.
     """
@@ -180,6 +186,7 @@ class LowResolution(Conditioning):
     noise: float = 0.5
     drop: float = 0.0
     corruption: Corruption | None = None
+    enlarge: int | None = None
     features = ()
 
     def __post_init__(self) -> None:
@@ -211,7 +218,8 @@ class LowResolution(Conditioning):
         low = jnp.asarray(known["low"])
         b, h, w, c = low.shape
         level = jnp.asarray(known.get("level", jnp.zeros(b)))
-        large = jax.image.resize(low, (b, h * self.factor, w * self.factor, c), "bilinear")
+        times = self.factor if self.enlarge is None else self.enlarge
+        large = jax.image.resize(low, (b, times * h, times * w, c), "bilinear")
         return Condition(vector=jnp.stack([level, jnp.ones(b)], axis=-1), image=large)
 
     def blank(self, shape: tuple[int, ...]) -> Known:

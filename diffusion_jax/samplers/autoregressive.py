@@ -75,6 +75,33 @@ def sample_codes(
     return jnp.concatenate([jnp.swapaxes(codes, 0, 1), last[:, None]], axis=1)
 
 
+def guided_codes(
+    following: Next, gamma: Scalar | None
+) -> tuple[Callable[[Float[Array, "b2 v"]], Float[Array, "b v"]], Next]:
+    """Equation (1) for a batch of 2 b, of which the second half doesn't know the condition.
+
+    Args:
+        following: of such a batch.
+        gamma: None is of a batch of b that all know it, and changes nothing.
+
+    Returns:
+        What makes guided logits of both halves', for the first code; and `following` with it, which
+        gives the code to both halves.
+    """
+    if gamma is None:
+        return (lambda logits: logits), following
+
+    def guided(logits: Array) -> Array:
+        known, unknown = jnp.split(logits, 2)
+        return unknown + gamma * (known - unknown)
+
+    def both(carry: Any, code: Array, i: Array) -> tuple[Array, Any]:
+        logits, carry = following(carry, jnp.concatenate([code, code]), i)
+        return guided(logits), carry
+
+    return guided, both
+
+
 def kept(
     logits: Float[Array, "b v"],
     top_k: int | None,

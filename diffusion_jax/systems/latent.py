@@ -147,6 +147,26 @@ def shrunk_mask(mask: Float[Array, "b h w 1"], size: tuple[int, int]) -> Float[A
     return mask.reshape(b, size[0], rows, size[1], columns, 1).min((2, 4))
 
 
+def in_latents(known: Known, encode: Callable[[Array], Array]) -> Known:
+    """What is known of pictures, as a model of their latents is told it.
+
+    A picture, "image", becomes its latents; one with a "mask" that of what is known of it, and the
+    mask `shrunk_mask`. Everything else stays.
+
+    Args:
+        known: arrays [b ...]; pictures in [-1, 1].
+        encode: pictures -> latents.
+
+    Source: Rombach et al. 2022, section 4.5, for masks.
+    """
+    if "image" not in known:
+        return known
+    if "mask" not in known:
+        return {**known, "image": encode(known["image"])}
+    z = encode(known["image"] * known["mask"])
+    return {**known, "image": z, "mask": shrunk_mask(known["mask"], (z.shape[1], z.shape[2]))}
+
+
 def codec_of(network: Any, params: Params, *, scale: Scalar = 1.0, shift: Scalar = 0.0) -> Codec:
     """A `KLAutoencoder` with its parameters as a codec: latents are the posterior's mean."""
 

@@ -21,7 +21,7 @@ from diffusion_jax.interpolation import slerp
 from diffusion_jax.models.conditioning import Known
 from diffusion_jax.quantization import PrincipalCodes
 from diffusion_jax.samplers import DDIM
-from diffusion_jax.samplers.autoregressive import sample_codes
+from diffusion_jax.samplers.autoregressive import guided_codes, sample_codes
 from diffusion_jax.systems.cascade import Stage, cascade
 from diffusion_jax.types import Condition, Index, Key, Params, Scalar
 
@@ -91,22 +91,16 @@ class CodeStage:
             condition = jax.tree.map(lambda x: jnp.concatenate([x, jnp.zeros_like(x)]), condition)
             alignment = jnp.concatenate([alignment, jnp.full(b, -1)])
 
-        def guided(logits: Array) -> Array:
-            if gamma is None:
-                return logits
-            return logits[b:] + gamma * (logits[:b] - logits[b:])
-
         def following(cache: Any, code: Array, i: Array) -> tuple[Array, Any]:
-            codes = code if gamma is None else jnp.concatenate([code, code])
-            logits, cache = self.network.apply(variables, cache, codes, i, method="following")
-            return guided(logits), cache
+            return self.network.apply(variables, cache, code, i, method="following")
 
         first, cache = self.network.apply(variables, condition, alignment, method="start")
+        guided, both = guided_codes(following, gamma)
         codes = sample_codes(
             key_codes,
             guided(first),
             cache,
-            following,
+            both,
             self.network.count,
             temperature=self.temperature,
             index=index,

@@ -51,6 +51,16 @@ class CodecTask(Task):
     def encode(self, params: Params, x: Float[Array, "b h w c"]) -> Array:
         """Latents of pictures, without noise: what `decode` reads."""
 
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """Of one picture's latents."""
+
+        def encoded() -> Array:
+            params = self.init_params(jax.random.key(0))
+            return self.encode(params, self.blank(1)["image"])
+
+        return jax.eval_shape(encoded).shape[1:]
+
     def decode(self, params: Params, z: Array) -> Float[Array, "b h w c"]:
         """Pictures of latents, about in [-1, 1]."""
         return self.answer(params["codec"], z, "decode")

@@ -56,7 +56,9 @@ def repainted(experiment: Experiment, resamples: int) -> Experiment:
     return dataclasses.replace(experiment, grid=grid, inpaint=RePaint)
 
 
-def started_from(experiment: Experiment, path: Path, strength: float) -> Experiment:
+def started_from(
+    experiment: Experiment, path: Path, strength: float, data_dir: Path | None = None
+) -> Experiment:
     """The experiment whose samples begin at a picture with noise of t = strength."""
     if not 0 < strength <= 1:
         raise ValueError(f"--strength is {strength}; it must be over 0 and at most 1.")
@@ -70,7 +72,7 @@ def started_from(experiment: Experiment, path: Path, strength: float) -> Experim
     whole = experiment.grid
     return dataclasses.replace(
         experiment,
-        terminal=FromImage(picture, strength),
+        terminal=FromImage(experiment.beginning(picture, data_dir), strength),
         grid=lambda steps: strength * whole(steps),
     )
 

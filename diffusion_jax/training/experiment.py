@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -164,6 +165,27 @@ class Experiment(NoisyTask):
 
         process: Any = self.process
         return network, dataclasses.replace(process, schedule=learned)
+
+    def coder(self, data_dir: Path | None) -> Any:
+        """What makes pictures of what is drawn, and the other way: a pytree; here nothing."""
+        return ()
+
+    def told(self, coder: Any, known: Known) -> Known:
+        """What is known of pictures, as the network is told it."""
+        return known
+
+    def as_pictures(self, coder: Any, x: jax.Array, known: Known) -> jax.Array:
+        """Pictures in [-1, 1] of what was drawn, or what the model draws in their place."""
+        return jnp.clip(x, -1.0, 1.0) if self.draws_pictures else x
+
+    def beginning(self, picture: np.ndarray, data_dir: Path | None) -> np.ndarray:
+        """What image-to-image corrupts of a picture [h w c] in [-1, 1]."""
+        return picture
+
+    def resized(self, height: int, width: int) -> "Experiment":
+        """The same model of pictures of another size."""
+        shape = (height, width, *self.image_shape[2:])
+        return dataclasses.replace(self, image_shape=shape)
 
     def use(self, run_dir: Path) -> str:
         if not self.draws_pictures:

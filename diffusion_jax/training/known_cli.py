@@ -15,9 +15,9 @@ from diffusion_jax.data.images import read_map, read_png
 from diffusion_jax.models import conditioning as conditions
 from diffusion_jax.models import image_conditioning as images
 from diffusion_jax.models.conditioning import Conditioning, Known
-from diffusion_jax.models.text_conditioning import Text
-from diffusion_jax.training.experiment import Experiment
+from diffusion_jax.models.text_conditioning import Text, Tokens
 from diffusion_jax.training.sampling import usual_known
+from diffusion_jax.training.task import ToldTask
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,10 +42,10 @@ class Told:
     """PNG that is white where --inpaint is drawn anew"""
 
 
-Reader = Callable[[Experiment, Any, Any], Known]
+Reader = Callable[[ToldTask, Any, Any], Known]
 
 
-def read_labels(experiment: Experiment, part: Conditioning, labels: tuple[int, ...]) -> Known:
+def read_labels(experiment: ToldTask, part: Conditioning, labels: tuple[int, ...]) -> Known:
     most = np.iinfo(np.int32).max
     for label in labels:
         if abs(label) > most:
@@ -53,11 +53,11 @@ def read_labels(experiment: Experiment, part: Conditioning, labels: tuple[int, .
     return {"label": np.array(labels, np.int32)}
 
 
-def read_prompts(experiment: Experiment, part: Text, prompts: tuple[str, ...]) -> Known:
+def read_prompts(experiment: ToldTask, part: Text, prompts: tuple[str, ...]) -> Known:
     return {"tokens": np.stack([np.asarray(part.tokenizer.encode(text)) for text in prompts])}
 
 
-def read_layout(experiment: Experiment, part: conditions.Layout, written: tuple[str, ...]) -> Known:
+def read_layout(experiment: ToldTask, part: conditions.Layout, written: tuple[str, ...]) -> Known:
     """One layout, of boxes "NAME X0 Y0 X1 Y1" with corners as fractions of the picture."""
     read = [read_box(text, experiment.class_names) for text in written]
     if len(read) > part.boxes:
@@ -94,24 +94,24 @@ def read_box(text: str, names: tuple[str, ...]) -> tuple[np.ndarray, int]:
     return box, names.index(name)
 
 
-def read_segmentation(experiment: Experiment, part: Conditioning, path: Path) -> Known:
+def read_segmentation(experiment: ToldTask, part: Conditioning, path: Path) -> Known:
     height, width, _ = experiment.image_shape
     return {"segmentation": read_map(path, (height, width), what="--segmentation")[None]}
 
 
-def read_low_resolution(experiment: Experiment, part: images.LowResolution, path: Path) -> Known:
+def read_low_resolution(experiment: ToldTask, part: images.LowResolution, path: Path) -> Known:
     height, width, channels = experiment.image_shape
     small = (height // part.factor, width // part.factor, channels)
     low = in_range(read_png(path, small, what="--low-resolution"))
     return {"low": low[None], "level": np.zeros(1, np.float32)}
 
 
-def read_reference(experiment: Experiment, part: Conditioning, path: Path) -> Known:
+def read_reference(experiment: ToldTask, part: Conditioning, path: Path) -> Known:
     picture = read_png(path, experiment.image_shape, what="--reference")
     return {"image": in_range(picture)[None]}
 
 
-def read_hole(experiment: Experiment, part: Conditioning | None, paths: tuple[Path, Path]) -> Known:
+def read_hole(experiment: ToldTask, part: Conditioning | None, paths: tuple[Path, Path]) -> Known:
     """The picture and what is known of it: 0 where the mask is white."""
     picture = in_range(read_png(paths[0], experiment.image_shape, what="--inpaint"))
     height, width, _ = experiment.image_shape
@@ -137,7 +137,7 @@ READERS: Mapping[type, tuple[str, Reader]] = {
 }
 
 
-def known_from(experiment: Experiment, num: int, told: Told, data_dir: Path | None) -> Known:
+def known_from(experiment: ToldTask, num: int, told: Told, data_dir: Path | None) -> Known:
     """What the model is told of `num` pictures.
 
     Args:
@@ -155,6 +155,9 @@ def known_from(experiment: Experiment, num: int, told: Told, data_dir: Path | No
         )
     whole = experiment.conditioning
     parts = whole.parts if isinstance(whole, conditions.Joined) else (whole,)
+    if told.prompt and experiment.tokenizer is not None:
+        known = experiment.tokenizer(data_dir)
+        parts = tuple(Text(known, p.drop) if isinstance(p, Tokens) else p for p in parts)
     reads: dict[str, Conditioning | None] = {
         READERS[type(part)][0]: part for part in parts if type(part) in READERS
     }

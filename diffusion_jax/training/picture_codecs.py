@@ -19,7 +19,12 @@ from jaxtyping import Array, Float
 
 from diffusion_jax.losses import adversarial, autoencoding
 from diffusion_jax.losses.adversarial import Adversary, Latents, codec_loss, init_codec_extra
-from diffusion_jax.models.autoencoder import KLAutoencoder, Quantized, VQAutoencoder
+from diffusion_jax.models.autoencoder import (
+    KLAutoencoder,
+    Quantized,
+    VQAutoencoder,
+    nearest_codes,
+)
 from diffusion_jax.models.clip_resnet import ModifiedResNet
 from diffusion_jax.models.discriminator import PatchDiscriminator
 from diffusion_jax.models.features import FeatureMaps, stage_maps
@@ -190,6 +195,10 @@ class VQTask(PictureCodecTask):
 
     def encode(self, params: Params, x: Float[Array, "b h w c"]) -> Array:
         return self.answer(params["codec"], x, "encode").vectors
+
+    def decode(self, params: Params, z: Array) -> Float[Array, "b h w c"]:
+        """Pictures of the codes nearest to latents, which a model of these needn't hit."""
+        return self.decode_codes(params, nearest_codes(z, params["codec"]["codebook"]))
 
     def codes(self, params: Params, x: Float[Array, "b h w c"]) -> Array:
         """The codes of pictures, int32 [b h' w']."""

@@ -260,7 +260,7 @@ def edited(experiment: Experiment, options: SampleOptions, process: Process) -> 
         check_starts_from_noise(experiment, "--inpaint")
     if options.init_image:
         strength = 0.6 if options.strength is None else options.strength
-        experiment = started_from(experiment, options.init_image, strength)
+        experiment = started_from(experiment, options.init_image, strength, options.data_dir)
     if options.resamples is not None:
         experiment = repainted(experiment, options.resamples)
     return experiment

@@ -30,6 +30,7 @@ from diffusion_jax.training.sharding import (
     spread,
     under,
 )
+from diffusion_jax.training.task import ToldTask
 from diffusion_jax.types import Params, Sampler
 
 
@@ -49,20 +50,22 @@ def make_sample(
         [-1, 1], or what the model draws in their place. Everything is traced: other numbers
         compile nothing; another batch size, grid length or kind of sampler does.
     """
-    terminal, shape = experiment.terminal, experiment.image_shape
+    terminal = experiment.terminal
+    coder = experiment.coder(data_dir)
     arrays = terminal.prepare(lambda: experiment.source("train", data_dir))
 
     def draw(arrays, params, sampler, key, times, guidance, index, known):
+        coder, began = arrays
         params = gathered(params, stacks=True)  # once, not at every step of the loop
         _, process = experiment.parts(params)
         label = known.get("label", jnp.full(index.shape, -1))
-        x, process = terminal.draw(arrays, process, key, index, label, shape)
-        denoiser = experiment.denoiser(params, known, guidance if guided else None, process)
-        if "mask" in known:
-            sampler = experiment.inpaint(sampler, known["image"], known["mask"])
+        x, process = terminal.draw(began, process, key, index, label, experiment.shape)
+        told = experiment.told(coder, known)
+        denoiser = experiment.denoiser(params, told, guidance if guided else None, process)
+        if "mask" in told:
+            sampler = experiment.inpaint(sampler, told["image"], told["mask"])
         x = sample(key, sampler, process, denoiser, x, times, index=index)
-        drawn = process.decode(x)
-        return jnp.clip(drawn, -1.0, 1.0) if experiment.draws_pictures else drawn
+        return experiment.as_pictures(coder, process.decode(x), known)
 
     whole, cut = replicated(mesh), batched(mesh)
     params = shardings_of(abstract_like(experiment.init_params, jax.random.key(0), mesh))
@@ -71,7 +74,7 @@ def make_sample(
         in_shardings=(whole, params, *4 * (whole,), cut, cut),
         out_shardings=cut,
     )
-    return functools.partial(jitted, arrays)
+    return functools.partial(jitted, (coder, arrays))
 
 
 def sample_batches(
@@ -137,14 +140,15 @@ def count_of(known: Known) -> int:
     return next(iter(counts.values()))
 
 
-def check_known(experiment: Experiment, known: Known, guidance: float) -> None:
+def check_known(experiment: ToldTask, known: Known, guidance: float) -> None:
     """Raises ValueError for labels and the like, or guidance, that the model can't follow."""
     conditioning = experiment.conditioning
     missing = sorted(set(conditioning.features) - set(known))
     if missing:
         raise ValueError(f"this model has to be told {missing[0]!r} of every picture.")
     # What steers may be told a label that the network isn't.
-    reads = "label" in conditioning.features or experiment.steer is unsteered
+    steered = isinstance(experiment, Experiment) and experiment.steer is not unsteered
+    reads = "label" in conditioning.features or not steered
     conditioning.check(known if reads else {k: v for k, v in known.items() if k != "label"})
     if guidance == 1.0:
         return
@@ -160,14 +164,14 @@ def check_known(experiment: Experiment, known: Known, guidance: float) -> None:
         )
 
 
-def cycle_labels(experiment: Experiment, count: int, labels: tuple[int, ...] = ()) -> np.ndarray:
+def cycle_labels(experiment: ToldTask, count: int, labels: tuple[int, ...] = ()) -> np.ndarray:
     """`count` labels that run through `labels`, by default through every class."""
     conditioning = experiment.conditioning
     classes = conditioning.classes if isinstance(conditioning, ClassLabels) else 0
     return np.resize(np.array(labels or tuple(range(classes)) or (-1,), np.int32), count)
 
 
-def usual_known(experiment: Experiment, count: int, data_dir: Path | None = None) -> Known:
+def usual_known(experiment: ToldTask, count: int, data_dir: Path | None = None) -> Known:
     """What a model is told when nobody says: every class in turn, else held-out examples'."""
     if isinstance(experiment.conditioning, ClassLabels):
         return {"label": cycle_labels(experiment, count)}
@@ -175,7 +179,7 @@ def usual_known(experiment: Experiment, count: int, data_dir: Path | None = None
     return known_of(experiment, [source[i % len(source)] for i in range(count)])
 
 
-def known_of(experiment: Experiment, records: Sequence[Mapping[str, Any]]) -> Known:
+def known_of(experiment: ToldTask, records: Sequence[Mapping[str, Any]]) -> Known:
     """What the model would be told of these records of its data."""
     features = ("image", *experiment.conditioning.features)
     batch = {name: stacked([record[name] for record in records]) for name in features}

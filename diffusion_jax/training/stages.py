@@ -63,7 +63,7 @@ def stage_of(
         denoiser=denoiser,
         params=params,
         process=experiment.process,
-        shape=tuple(shape or experiment.image_shape),
+        shape=tuple(shape or experiment.shape),
         sampler=experiment.sampler,
         times=experiment.grid(steps or experiment.sample_steps or 50),
         guidance=None if gamma == 1.0 else gamma,

@@ -91,10 +91,10 @@ class Steering:
 
 def check_size(experiment: Experiment, task: Task, flag: str) -> None:
     """Raises ValueError unless the task is of pictures like the model's."""
-    if task.image_shape != experiment.image_shape:
+    if task.image_shape != experiment.shape:
         raise ValueError(
             f"{flag} is for pictures of {task.image_shape}, and this model draws "
-            f"{experiment.image_shape}."
+            f"{experiment.shape}."
         )
 
 

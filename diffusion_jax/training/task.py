@@ -21,7 +21,7 @@ from diffusion_jax.losses import classification_loss
 from diffusion_jax.models.conditioning import Conditioning
 from diffusion_jax.timesteps import Stratified, Times
 from diffusion_jax.training.optimizers import adam as adam  # recipes take it from here
-from diffusion_jax.types import Extra, Key, Loss, Model, Params, Process
+from diffusion_jax.types import Condition, Extra, Key, Loss, Model, Params, Process, Tokenizer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +65,11 @@ class Task(abc.ABC):
         """What batches hold beside image and label."""
         return ()
 
+    @property
+    def data_shape(self) -> tuple[int, ...]:
+        """Of the source's images."""
+        return self.image_shape
+
     @abc.abstractmethod
     def init_params(self, key: Key) -> Params:
         """Random parameters."""
@@ -87,7 +92,7 @@ class Task(abc.ABC):
 
     def blank(self, batch_size: int) -> Mapping[str, Any]:
         """A batch of zeros, of the shapes and dtypes that training has."""
-        image = jnp.zeros((batch_size, *self.image_shape))
+        image = jnp.zeros((batch_size, *self.data_shape))
         return {"image": image, "label": jnp.zeros((batch_size,), jnp.int32)}
 
     def check(self) -> None:
@@ -113,45 +118,28 @@ class Task(abc.ABC):
         if self.augment is not None:  # which may take a part of each picture
             one = self.augment(np.zeros((1, *shape), np.uint8), np.zeros(1, np.uint64))
             shape = one.shape[1:]
-        if shape != tuple(self.image_shape):
+        if shape != tuple(self.data_shape):
             raise ValueError(
                 f"{source.name} has pictures of {shape}, and the recipe's network is "
-                f"for {self.image_shape}."
+                f"for {self.data_shape}."
             )
 
 
 @dataclass(frozen=True, kw_only=True)
-class NoisyTask(Task):
-    """A network of pictures that a process has corrupted, such as a noise-aware classifier.
+class ToldTask(Task):
+    """A network that is told something of each picture.
 
     Attributes:
-        model: the network.
-        process: the forward process; where its schedule is trained, any `Learned` one.
-        conditioning: what the network is told of a picture, and how often training drops it.
-        make_loss: the loss from these parts.
-        times: where the loss draws t.
+        conditioning: what that is, and how often training drops it.
+        tokenizer: data_dir -> what makes tokens of prompts, for a conditioning that doesn't know.
     """
 
-    model: Model
-    process: Process
     conditioning: Conditioning
-    make_loss: Callable[[Any], Loss]
-    times: Times = Stratified()
+    tokenizer: Callable[[Path | None], Tokenizer] | None = None
 
     @property
     def features(self) -> tuple[str, ...]:
         return tuple(f for f in self.conditioning.features if f not in ("image", "label"))
-
-    def init_params(self, key: Key) -> Params:
-        shape = (1, *self.image_shape)
-        known = self.conditioning.condition(self.conditioning.blank(shape))
-        return self.model.init(key, jnp.zeros(shape), jnp.zeros((1,)), known)
-
-    def loss(self) -> Loss:
-        return self.make_loss(self)
-
-    def use(self, run_dir: Path) -> str:
-        return f"sample.py OTHER_RUN --classifier {run_dir}"
 
     def blank(self, batch_size: int) -> Mapping[str, Any]:
         told = self.conditioning.blank((batch_size, *self.image_shape))
@@ -166,6 +154,42 @@ class NoisyTask(Task):
     def check_source(self, source: Source) -> None:
         super().check_source(source)
         self.conditioning.check_source(source.name, source.classes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoisyTask(ToldTask):
+    """A network of pictures that a process has corrupted, such as a noise-aware classifier.
+
+    Attributes:
+        model: the network.
+        process: the forward process; where its schedule is trained, any `Learned` one.
+        make_loss: the loss from these parts.
+        times: where the loss draws t.
+    """
+
+    model: Model
+    process: Process
+    make_loss: Callable[[Any], Loss]
+    times: Times = Stratified()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of what is corrupted, and the network reads."""
+        return self.image_shape
+
+    def blank_condition(self) -> Condition:
+        """Of one picture of which zeros are known."""
+        return self.conditioning.condition(self.conditioning.blank((1, *self.image_shape)))
+
+    def init_params(self, key: Key) -> Params:
+        x, t = jnp.zeros((1, *self.shape)), jnp.zeros((1,))
+        return self.model.init(key, x, t, self.blank_condition())
+
+    def loss(self) -> Loss:
+        return self.make_loss(self)
+
+    def use(self, run_dir: Path) -> str:
+        return f"sample.py OTHER_RUN --classifier {run_dir}"
 
 
 def classification(task: NoisyTask) -> Loss:

@@ -1,7 +1,6 @@
 """What upsamplers make of pictures that were drawn, by sample.py's flags."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -80,7 +79,7 @@ def enlarged(
     part = low_resolution(experiment.conditioning)
     assert part is not None, "check_upsamplers"
     height, width = (part.factor * n for n in pictures.shape[1:3])
-    experiment = replace(experiment, image_shape=(height, width, pictures.shape[3]))
+    experiment = experiment.resized(height, width)
     key, index = stage_key(jax.random.key(seed), number), jnp.arange(len(pictures))
     levels = jnp.full(len(pictures), level)
     low = part.augment(tell_key(key), index, jnp.asarray(pictures), levels)
