@@ -22,12 +22,11 @@ from diffusion_jax.training.platform import set_xla_flags
 
 set_xla_flags()
 
-
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 from clip_runs import Split, load_clip_run  # noqa: E402
 from unclip_quality import Judge, prompts  # noqa: E402
-from unclip_runs import clip_of, load_decoder, table  # noqa: E402
+from unclip_runs import clip_of, decoded, load_decoder, table  # noqa: E402
 
 from diffusion_jax.data import grid, save_png, to_uint8  # noqa: E402
 from diffusion_jax.samplers import DDIM  # noqa: E402
@@ -58,7 +57,7 @@ def main(
     data_dir: Path | None = None,
     out: Path | None = None,
 ) -> None:
-    """Prints the numbers of docs/unclip.md.
+    """Prints the numbers.
 
     Args:
         decoder: a run of configs/emoji_decoder.py.
@@ -80,24 +79,17 @@ def main(
     one, two = pairs_of(test, pairs, seed)
     small = jnp.asarray(judged.small(test.pictures[one]))
     z = clip.images(test.pictures[one])
-    key = jax.random.key(seed)
-    invert, decode = jax.jit(Stage.invert), jax.jit(Unclip.decode)
-
-    def taken(index: jax.Array, *arrays: jax.Array) -> list[jax.Array]:
-        return [jnp.take(x, index, axis=0, mode="clip") for x in arrays]
+    invert = jax.jit(Stage.invert)
 
     def inverted(index: jax.Array) -> jax.Array:
-        pictures, of = taken(index, small, z)
+        pictures, of = (jnp.take(x, index, axis=0, mode="clip") for x in (small, z))
         return invert(unclip.decoder, pictures, unclip.known(of, None))
 
-    x1 = jnp.asarray(in_batches(inverted, pairs, batch_size, desc="inversion"))
+    x1 = in_batches(inverted, pairs, batch_size, desc="inversion")
 
     def drawn(of: Unclip, embedding: jax.Array, desc: str) -> np.ndarray:
-        def run(index: jax.Array) -> jax.Array:
-            some, start = taken(index, embedding, x1)
-            return decode(of, key, some, index, start=start)
-
-        return in_batches(run, pairs, batch_size, desc=desc)
+        how = {"start": x1, "seed": seed, "batch_size": batch_size, "desc": desc}
+        return decoded(of, embedding, **how)
 
     back = drawn(unclip, z, "back")
     spread = float(np.mean((small - small.mean((1, 2), keepdims=True)) ** 2))

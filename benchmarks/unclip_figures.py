@@ -74,8 +74,7 @@ class Studio:
         self.seed = seed
         plain = replace(self.unclip.decoder, guidance=None, sampler=DDIM())
         self.walking = replace(self.unclip, decoder=plain)
-        self._decode, self._invert = jax.jit(Unclip.decode), jax.jit(Stage.invert)
-        self._vary = jax.jit(Unclip.variations)
+        self._invert, self._vary = jax.jit(Stage.invert), jax.jit(Unclip.variations)
 
     def of_texts(self, told: Prompts) -> np.ndarray:
         """z_i of texts, from the prior."""
@@ -83,8 +82,6 @@ class Studio:
 
     def draw(self, z: Any, tokens: Any = None) -> np.ndarray:
         """Pictures of embeddings, in their order from one row of noises."""
-        if tokens is None:
-            tokens = np.zeros((len(z), self.unclip.length), np.int32)
         return decoded(self.unclip, z, tokens, seed=self.seed, batch_size=min(16, len(z)))
 
     def seen(self, pictures: np.ndarray) -> jax.Array:
@@ -100,8 +97,7 @@ class Studio:
 
     def walk(self, z: jax.Array, x1: jax.Array) -> np.ndarray:
         """What DDIM leads to, without guidance and text."""
-        index = jnp.arange(len(z))
-        return np.asarray(self._decode(self.walking, jax.random.key(self.seed), z, index, start=x1))
+        return decoded(self.walking, z, start=x1, seed=self.seed, batch_size=len(z))
 
     def vary(self, picture: np.ndarray, z: jax.Array, count: int) -> np.ndarray:
         small = shrink(jnp.asarray(picture[None]), len(picture) // self.unclip.decoder.shape[0])

@@ -52,7 +52,7 @@ def main(
     seed: int = 0,
     data_dir: Path | None = None,
 ) -> None:
-    """Prints the tables of docs/unclip.md.
+    """Prints the tables.
 
     Args:
         priors: runs, all of one CLIP.

@@ -71,8 +71,12 @@ class Judge:
             "concept, top 1, %": 100 * found[1],
             "top 5, %": 100 * found[5],
             "style, %": 100 * float(style.mean()),
-            "distance": frechet_between(z, self._real),
+            "distance": self.distance(z),
         }
+
+    def distance(self, features: np.ndarray) -> float:
+        """Frechet's, from the pictures held out."""
+        return frechet_between(features, self._real)
 
 
 def prompts(test: Split) -> list[str]:
@@ -92,7 +96,7 @@ def main(
     data_dir: Path | None = None,
     out: Path | None = None,
 ) -> None:
-    """Prints the table of docs/unclip.md, and writes it and some of the pictures.
+    """Prints the table, and writes it and some of the pictures.
 
     Args:
         decoder: a run of configs/emoji_decoder.py.
@@ -135,9 +139,7 @@ def main(
         print(f"{name}: {rows[name]}", flush=True)
     rows["held-out pictures"] = judged.measure(judged.small(test.pictures))
     other = judged.features(judged.small(train.pictures[some]))
-    rows["as many training pictures"] = {
-        "distance": frechet_between(other, judged._real)
-    }  # fmt: skip
+    rows["as many training pictures"] = {"distance": judged.distance(other)}
     print("\n" + table(rows, "told"))
     folder = out or decoder / "report"
     folder.mkdir(parents=True, exist_ok=True)

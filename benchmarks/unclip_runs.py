@@ -76,14 +76,23 @@ _best = jax.jit(best_of, static_argnums=4)
 
 
 def decoded(
-    unclip: Unclip, z: Any, tokens: Any, *, seed: int, batch_size: int, desc: str | None = None
+    unclip: Unclip,
+    z: Any,
+    tokens: Any = None,
+    *,
+    start: Any = None,
+    seed: int,
+    batch_size: int,
+    desc: str | None = None,
 ) -> np.ndarray:
-    """Pictures [n h w c] of embeddings (zeros for none) and tokens (zeros for none)."""
-    z, tokens, key = jnp.asarray(z), jnp.asarray(tokens), jax.random.key(seed)
+    """Pictures [n h w c] of embeddings (zeros for none), texts' tokens and the decoder's x_1."""
+    key = jax.random.key(seed)
 
     def run(index: jax.Array) -> jax.Array:
-        some = [jnp.take(x, index, axis=0, mode="clip") for x in (z, tokens)]
-        return _decode(unclip, key, some[0], index, some[1])
+        def taken(x: Any) -> Any:
+            return None if x is None else jnp.take(jnp.asarray(x), index, axis=0, mode="clip")
+
+        return _decode(unclip, key, taken(z), index, taken(tokens), taken(start))
 
     return in_batches(run, len(z), batch_size, desc=desc)
 

@@ -75,7 +75,7 @@ def main(
     data_dir: Path | None = None,
     out: Path | None = None,
 ) -> None:
-    """Prints the table of docs/unclip.md, and writes it and some of the pictures.
+    """Prints the table, and writes it and some of the pictures.
 
     Args:
         decoder: of shapes, trained on a run of configs/shapes_clip.py.

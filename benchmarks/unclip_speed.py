@@ -70,7 +70,7 @@ def main(
     batches: tuple[int, ...] = (1, 16, 64),
     data_dir: Path | None = None,
 ) -> None:
-    """Prints the tables of docs/unclip.md.
+    """Prints the tables.
 
     Args:
         decoder: a run of configs/emoji_decoder.py.

@@ -214,6 +214,11 @@ class LowResolution(Conditioning):
         noise = normal(example_keys(key, index), low.shape[1:])
         return {"low": jnp.sqrt(1 - s**2) * low + s * noise, "level": level}
 
+    def noised(self, key: Key, index: Index, known: Known, *, level: float) -> Known:
+        """What is known, its small pictures with noise of one level for all, as sampling has it."""
+        low = jnp.asarray(known["low"])
+        return {**known, **self.augment(key, index, low, jnp.full(len(low), level))}
+
     def condition(self, known: Known) -> Condition:
         low = jnp.asarray(known["low"])
         b, h, w, c = low.shape

@@ -1,9 +1,8 @@
 """Run folders as the stages of a system."""
 
+import functools
 from pathlib import Path
 from typing import Any
-
-import jax.numpy as jnp
 
 from diffusion_jax.models.conditioning import Known
 from diffusion_jax.models.image_conditioning import low_resolution
@@ -14,7 +13,7 @@ from diffusion_jax.training.needs import check_pinned
 from diffusion_jax.training.priors import CodePriorTask
 from diffusion_jax.training.runs import load_params, load_task
 from diffusion_jax.training.terminals import FromNoise
-from diffusion_jax.types import Denoiser, Index, Key, Params, Scalar
+from diffusion_jax.types import Denoiser, Params, Scalar
 
 
 def stage_of(
@@ -54,11 +53,6 @@ def stage_of(
     if augment and small is None:
         raise ValueError("augment is for a model that enlarges pictures.")
 
-    def tell(key: Key, index: Index, known: Known) -> Known:
-        assert small is not None
-        levels = jnp.full(index.shape, augment)
-        return {**known, **small.augment(key, index, known["low"], levels)}
-
     return Stage(
         denoiser=denoiser,
         params=params,
@@ -67,7 +61,7 @@ def stage_of(
         sampler=experiment.sampler,
         times=experiment.grid(steps or experiment.sample_steps or 50),
         guidance=None if gamma == 1.0 else gamma,
-        tell=tell if augment else as_told,
+        tell=functools.partial(small.noised, level=augment) if augment and small else as_told,
     )
 
 

@@ -81,14 +81,13 @@ def enlarged(
     height, width = (part.factor * n for n in pictures.shape[1:3])
     experiment = experiment.resized(height, width)
     key, index = stage_key(jax.random.key(seed), number), jnp.arange(len(pictures))
-    levels = jnp.full(len(pictures), level)
-    low = part.augment(tell_key(key), index, jnp.asarray(pictures), levels)
-    told = {name: np.asarray(value) for name, value in low.items()}
+    read = {name: known[name] for name in experiment.conditioning.features}
+    told = part.noised(tell_key(key), index, {**read, "low": pictures}, level=level)
     return draw(
         experiment,
         load_params(experiment, run, mesh=mesh),
         experiment.sampler,
-        {**{name: known[name] for name in experiment.conditioning.features}, **told},
+        {name: np.asarray(value) for name, value in told.items()},
         desc=f"{height}x{width}",
         steps=experiment.sample_steps or 25,
         guidance=experiment.guidance,
