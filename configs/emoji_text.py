@@ -27,7 +27,7 @@ from diffusion_jax.training.codecs import load_codec
 from diffusion_jax.training.embeddings import load_clip_task
 from diffusion_jax.training.experiment import Experiment
 from diffusion_jax.training.latent_experiment import LatentExperiment
-from diffusion_jax.training.latents import latents
+from diffusion_jax.training.latents import CodecRun, latents
 from diffusion_jax.training.optimizers import adamw, warmed_up_cosine
 
 SIZE = 64
@@ -91,7 +91,7 @@ def recipe(
     return LatentExperiment(
         **how,
         model=_model(text, Located(unet)),
-        codec=codec,
+        codec=CodecRun(codec),
         latent_shape=shape,
         needs=(clip, codec),
     )

@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import optax
 
 from diffusion_jax.data import Source, flip, tfds_source
+from diffusion_jax.interop.lpips import lpips_judge
 from diffusion_jax.models.autoencoder import KLAutoencoder
 from diffusion_jax.models.discriminator import PatchDiscriminator
 from diffusion_jax.training.optimizers import adam_of_players
-from diffusion_jax.training.picture_codecs import KLTask, Player, judge_of
+from diffusion_jax.training.picture_codecs import Judge, KLTask, Player, judge_of
 
 MULTIPLIERS = {4: (1, 2, 4), 8: (1, 2, 4, 4)}
 LATENTS = {4: 3, 8: 4}
@@ -25,6 +26,7 @@ def pictures(dataset: str, split: str, data_dir: Path | None) -> Source:
 def recipe(
     factor: Literal["4", "8"] = "8",
     judge: Path | None = None,
+    lpips: Path | None = None,
     steps: int = 500_000,
     batch_size: int = 64,
     seed: int = 0,
@@ -43,8 +45,8 @@ def recipe(
     latents, 64x64x3, or f8 with 4, 32x32x4, which is Stable Diffusion's, 83.7 M parameters.
 
     Its data are a TFDS set with pictures "image" of 256x256x3 and the splits train and validation.
-    The papers trained on OpenImages with LPIPS of VGG-16; here the judge is a tower of 256x256
-    pictures that was trained here, and without one pixels alone are compared.
+    The papers trained on OpenImages with LPIPS of VGG-16 (--lpips FILE); the judge may be a tower
+    that was trained here too, and without either pixels alone are compared.
 
     It hasn't been trained here; what it needs on a slice is said by
     python train.py configs/kl_imagenet.py --compile-for v5e:16x16
@@ -52,6 +54,7 @@ def recipe(
     Args:
         factor: how much smaller latents are than pictures.
         judge: a run whose residual tower's features are compared, of pictures of this size.
+        lpips: a safetensors file with LPIPS' VGG-16 instead, as the papers have it.
         steps: training steps.
         batch_size: examples a step, over all devices.
         seed: of parameters, data order and noise.
@@ -75,7 +78,7 @@ def recipe(
         image_shape=(256, 256, 3),
         network=codec,
         kl_weight=kl_weight,
-        judge=judge_of(judge, perceptual) if judge else None,
+        judge=_judge(judge, lpips, perceptual),
         player=Player(discriminator, start, adversarial) if adversarial else None,
         augment=flip(),
         learning_rate=optax.constant_schedule(learning_rate),
@@ -87,3 +90,11 @@ def recipe(
         accumulate=accumulate,
         needs=(judge,) if judge else (),
     )
+
+
+def _judge(run: Path | None, lpips: Path | None, weight: float) -> Judge | None:
+    if run and lpips:
+        raise ValueError("--judge and --lpips were both given; name one of them.")
+    if lpips:
+        return lpips_judge(lpips, weight)
+    return judge_of(run, weight) if run else None

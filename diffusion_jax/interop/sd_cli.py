@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import io
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -17,16 +18,18 @@ from diffusion_jax.data.files import write_atomically
 from diffusion_jax.data.images import read_png
 from diffusion_jax.interop.layouts import flat
 from diffusion_jax.interop.sd_config import unet_inputs
+from diffusion_jax.interop.sd_drawing import Run, changed, draw_checkpoint, inpainted
 from diffusion_jax.interop.sd_lora import merge_lora
 from diffusion_jax.interop.sd_original import load_single_file
 from diffusion_jax.interop.sd_system import load_tokenizers, system_of, tokens_of, told_of
 from diffusion_jax.interop.stable_diffusion import StableDiffusion, load_stable_diffusion
 from diffusion_jax.models.conditioning import Known
 from diffusion_jax.samplers import DDIM, Ancestral, DPMSolverPP, UniPC
-from diffusion_jax.systems.latent import LatentDiffusion, begun, shrunk_mask
-from diffusion_jax.training.drawing import in_batches, mosaic
+from diffusion_jax.systems.latent import LatentDiffusion, begun
+from diffusion_jax.training.drawing import mosaic
 from diffusion_jax.training.known_cli import check_finite, in_range
 from diffusion_jax.training.sample_cli import check_writable
+from diffusion_jax.training.sharding import batch_parts, check_divides, data_mesh
 from diffusion_jax.training.signals import ended_at_once
 from diffusion_jax.training.task import check_seed
 from diffusion_jax.types import Sampler
@@ -85,7 +88,9 @@ class CheckpointOptions:
     bfloat16: bool = False
     """compute and keep parameters in bfloat16"""
     batch_size: int = 1
-    """pictures at a time"""
+    """pictures at a time, over all devices"""
+    devices: int | None = None
+    """how many share a batch, each with a copy of the weights (default: as many as can)"""
     captions: bool = False
     """write each prompt under its pictures"""
     out: Annotated[Path, tyro.conf.arg(metavar="PNG")] = Path("samples.png")
@@ -98,6 +103,8 @@ def checkpoint_command(argv: Sequence[str]) -> None:
     """sample.py --checkpoint FOLDER [--flags]."""
     options = tyro.cli(CheckpointOptions, args=list(argv), prog="sample.py")
     check(options)
+    mesh = data_mesh(options.devices or math.gcd(options.batch_size, jax.device_count()))
+    check_divides(options.batch_size, batch_parts(mesh), what="--batch-size")
     parts = load(options)
     size = options.size or default_size(parts)
     system = system_of(
@@ -111,10 +118,18 @@ def checkpoint_command(argv: Sequence[str]) -> None:
         strength = 0.8 if options.strength is None else options.strength
         system = dataclasses.replace(system, stage=begun(system.stage, strength))
     count = options.num or len(options.seeds) or len(options.prompt)
-    known = {name: np.asarray(value) for name, value in told(options, parts, size).items()}
-    rows = np.arange(count) % len(options.prompt)
+    run, pictured = walk(options, parts, size)
     with ended_at_once():
-        pictures = drawn(options, system, parts, known, rows, size)
+        pictures = draw_checkpoint(
+            run,
+            system,
+            {**told(options, parts, size), **pictured},
+            count,
+            seed=options.seed,
+            seeds=options.seeds,
+            batch_size=options.batch_size,
+            mesh=mesh,
+        )
     if not np.isfinite(pictures).all():
         raise FloatingPointError("a picture isn't finite, so nothing is written.")
     save_png(options.out, mosaic(pictures, options.prompt if options.captions else ()))
@@ -186,54 +201,12 @@ def told(options: CheckpointOptions, parts: StableDiffusion, size: tuple[int, in
     )
 
 
-def drawn(
-    options: CheckpointOptions,
-    system: LatentDiffusion,
-    parts: StableDiffusion,
-    known: Known,
-    rows: np.ndarray,
-    size: tuple[int, int],
-) -> np.ndarray:
-    """The pictures [n h w c], picture i of the prompt `rows[i]`, with a progress bar."""
-    run, more = walk(options, system, parts, size)
-    jitted = jax.jit(run)
-
-    def some(key: Any, places: np.ndarray, index: Any) -> jax.Array:
-        texts = {name: jnp.asarray(value[places]) for name, value in known.items()}
-        return jitted(system, key, {**texts, **repeated(more, len(places))}, index)
-
-    if options.seeds:
-        each = [
-            some(jax.random.key(seed), rows[i : i + 1], jnp.zeros(1, int))
-            for i, seed in enumerate(options.seeds)
-        ]
-        return np.concatenate([np.asarray(one) for one in each])
-    key = jax.random.key(options.seed)
-    return in_batches(
-        lambda index: some(key, rows[np.asarray(index) % len(rows)], index),
-        len(rows),
-        options.batch_size,
-    )
-
-
-def repeated(arrays: Known, count: int) -> Known:
-    return {name: jnp.repeat(jnp.asarray(one), count, axis=0) for name, one in arrays.items()}
-
-
 def walk(
-    options: CheckpointOptions,
-    system: LatentDiffusion,
-    parts: StableDiffusion,
-    size: tuple[int, int],
-) -> tuple[Any, Known]:
+    options: CheckpointOptions, parts: StableDiffusion, size: tuple[int, int]
+) -> tuple[Run, Known]:
     """What draws, (system, key, known, index) -> pictures, and what else it is told."""
     if options.init_image:
         picture = in_range(read_png(options.init_image, (*size, 3), what="--init-image"))[None]
-
-        def changed(system: LatentDiffusion, key: Any, known: Known, index: Any) -> jax.Array:
-            texts = {name: value for name, value in known.items() if name != "picture"}
-            return system.image_to_image(key, known["picture"], texts, index)
-
         return changed, {"picture": picture}
     if options.inpaint:
         assert options.mask is not None
@@ -252,17 +225,3 @@ def reads_image(parts: StableDiffusion) -> bool:
     """Whether the U-Net is told of a picture with a hole beside its latents."""
     shapes = {path: leaf.shape for path, leaf in flat(parts.unet.params).items()}
     return unet_inputs(shapes).channels > parts.unet.module.out_channels
-
-
-def inpainted(
-    system: LatentDiffusion, key: Any, known: Known, index: Any, *, reads_image: bool
-) -> jax.Array:
-    """By a U-Net that is told of the hole, or by replacing what is known at each step."""
-    texts = {name: value for name, value in known.items() if name not in ("picture", "kept")}
-    picture, kept = jnp.asarray(known["picture"]), jnp.asarray(known["kept"])
-    if not reads_image:
-        return system.inpaint(key, picture, kept, texts, index)
-    masked = system.codec.encode(jnp.where(kept == 1, picture, 0.0))
-    hole = 1.0 - shrunk_mask(kept, (masked.shape[1], masked.shape[2]))
-    texts = {**texts, "image": jnp.concatenate([hole, masked], axis=-1)}
-    return jnp.where(kept == 1, picture, system.sample(key, texts, index))

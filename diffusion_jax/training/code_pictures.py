@@ -40,9 +40,8 @@ class CodeTask(ToldTask):
     top_p: float | None = None
 
     def init_params(self, key: Key) -> Params:
-        told = self.conditioning.condition(self.conditioning.blank((1, *self.image_shape)))
         codes = jnp.zeros((1, self.network.count), jnp.int32)
-        return self.network.init(key, codes, told)["params"]
+        return self.network.init(key, codes, self.blank_condition())["params"]
 
     def loss(self) -> Loss:
         return code_loss(self.predict)

@@ -48,7 +48,7 @@ def draw(
 
 
 def in_batches(
-    run: Callable[[jax.Array], jax.Array],
+    run: Callable[[jax.Array], jax.Array | np.ndarray],
     num: int,
     batch_size: int,
     *,

@@ -149,7 +149,7 @@ def check_asked(experiment: Experiment, source: Source, options: EvaluateOptions
             "this is a model of latents; their bits per dimension say nothing of pictures'."
         )
     conditioning = experiment.conditioning
-    told = jax.tree.leaves(conditioning.condition(conditioning.blank((1, *experiment.image_shape))))
+    told = jax.tree.leaves(jax.eval_shape(experiment.blank_condition))
     if options.conditional and not told:
         raise ValueError("--conditional was asked for, but this model has no condition.")
     if not options.conditional and told and not conditioning.drop:

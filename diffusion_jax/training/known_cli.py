@@ -137,6 +137,11 @@ READERS: Mapping[type, tuple[str, Reader]] = {
 }
 
 
+def reader_of(part: Conditioning) -> tuple[str, Reader] | None:
+    """The option that tells a conditioning, and how that is read; None where there is none."""
+    return next((reader for kind, reader in READERS.items() if isinstance(part, kind)), None)
+
+
 def known_from(experiment: ToldTask, num: int, told: Told, data_dir: Path | None) -> Known:
     """What the model is told of `num` pictures.
 
@@ -159,7 +164,7 @@ def known_from(experiment: ToldTask, num: int, told: Told, data_dir: Path | None
         known = experiment.tokenizer(data_dir)
         parts = tuple(Text(known, p.drop) if isinstance(p, Tokens) else p for p in parts)
     reads: dict[str, Conditioning | None] = {
-        READERS[type(part)][0]: part for part in parts if type(part) in READERS
+        kind[0]: part for part in parts if (kind := reader_of(part)) is not None
     }
     reads.setdefault("inpaint", None)  # with any model: its sampler keeps the pixels
     values: dict[str, Any] = {
@@ -181,7 +186,7 @@ def known_from(experiment: ToldTask, num: int, told: Told, data_dir: Path | None
             raise ValueError(f"{as_flag(option)} and another flag each name the picture.")
         found |= {name: np.resize(v, (num, *np.shape(v)[1:])) for name, v in read.items()}
     given = all(values[option] for option, part in reads.items() if part is not None)
-    if given and all(type(part) in READERS for part in parts):
+    if given and all(reader_of(part) for part in parts):
         return found
     return {**usual_known(experiment, num, data_dir), **found}
 

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,16 +15,9 @@ from jaxtyping import Array
 
 from diffusion_jax.models.conditioning import Conditioning, Joined, Known
 from diffusion_jax.models.image_conditioning import Edges, Grey, Inpainting, LowResolution
-from diffusion_jax.systems.latent import Codec, in_latents
-from diffusion_jax.training.codecs import load_codec
+from diffusion_jax.systems.latent import in_latents
 from diffusion_jax.training.experiment import Experiment, unfinished
-from diffusion_jax.training.latents import (
-    Scale,
-    codec_params,
-    coder_of,
-    load_latent_codec,
-    scale_of,
-)
+from diffusion_jax.training.latents import LatentCodec, codec_with
 from diffusion_jax.types import (
     Batch,
     Condition,
@@ -46,7 +40,7 @@ class LatentExperiment(Experiment):
     those without noise: of a Gaussian posterior, its mean.
 
     Attributes:
-        codec: run folder of a `CodecTask`; it's among `needs` too.
+        codec: such as a `CodecRun`, whose folder is among `needs` too.
         latent_shape: (h, w, z).
         on_the_fly: the source has pictures, which each step encodes anew, so that they may be
             augmented and conditions made of them; else it's `latents.latents`.
@@ -54,7 +48,7 @@ class LatentExperiment(Experiment):
     Source: Rombach et al. 2022 (arXiv:2112.10752), section 3.2.
     """
 
-    codec: Path
+    codec: LatentCodec
     latent_shape: tuple[int, ...]
     on_the_fly: bool = False
     finish: Callable[[Denoiser, Process], Denoiser] = unfinished
@@ -67,6 +61,15 @@ class LatentExperiment(Experiment):
     def data_shape(self) -> tuple[int, ...]:
         return self.image_shape if self.on_the_fly else self.latent_shape
 
+    @property
+    def reads_frozen(self) -> bool:
+        """Whether a training step calls networks that aren't trained."""
+        return self.on_the_fly
+
+    def frozen(self, data_dir: Path | None) -> Any:
+        """The arrays of the networks that aren't trained."""
+        return {"codec": self.codec.arrays(data_dir)}
+
     def blank_condition(self) -> Condition:
         def encode(x: Array) -> Array:
             return jnp.zeros((len(x), *self.latent_shape))
@@ -75,41 +78,37 @@ class LatentExperiment(Experiment):
         return self.conditioning.condition(in_latents(known, encode))
 
     def first_extra(self) -> Extra:
-        """The codec's parameters and scale beside the loss's own, for encoding in the step."""
-        if not self.on_the_fly:
+        """What isn't trained, and that a step calls, beside the loss's own."""
+        if not self.reads_frozen:
             return super().first_extra()
-        with jax.ensure_compile_time_eval():  # it's asked for while the first state is traced
-            params = jax.tree.map(np.asarray, codec_params(self.codec))
-            scale = scale_of(self.codec)
-        return {"codec": params, "scale": scale, "own": super().first_extra()}
+        with jax.ensure_compile_time_eval():  # its shapes are asked for by tracing
+            return {"frozen": self.frozen(None), "own": super().first_extra()}
 
     def loss(self) -> Loss:
-        if not self.on_the_fly:
+        if not self.reads_frozen:
             return super().loss()
-        task = load_codec(self.codec)
 
         def loss(params: Params, extra: Extra, key: Key, batch: Batch):
-            coder = coder_of(task, extra["codec"], Scale(*extra["scale"]))
+            def tell(known: Known) -> Known:
+                return self.told(extra["frozen"], known)
 
-            def encode(x: Array) -> Array:
-                return jax.lax.stop_gradient(coder.encode(x))
-
-            told = of_latents(self.conditioning, encode)
-            of = dataclasses.replace(self, conditioning=told)
-            seen = {**batch, "image": encode(batch["image"]), "picture": batch["image"]}
-            value, (metrics, own) = self.make_loss(of)(params, extra["own"], key, seen)
+            of = dataclasses.replace(self, conditioning=retold(self.conditioning, tell))
+            if self.on_the_fly:
+                z = codec_with(self.codec, extra["frozen"]["codec"]).encode(batch["image"])
+                batch = {**batch, "image": z, "picture": batch["image"]}
+            value, (metrics, own) = self.make_loss(of)(params, extra["own"], key, batch)
             return value, (metrics, {**extra, "own": own})
 
         return loss
 
-    def coder(self, data_dir: Path | None) -> Codec:
-        return load_latent_codec(self.codec, data_dir)
+    def coder(self, data_dir: Path | None) -> Any:
+        return self.frozen(data_dir)
 
-    def told(self, coder: Codec, known: Known) -> Known:
-        return in_latents(known, coder.encode)
+    def told(self, coder: Any, known: Known) -> Known:
+        return in_latents(known, codec_with(self.codec, coder["codec"]).encode)
 
-    def as_pictures(self, coder: Codec, x: Array, known: Known) -> Array:
-        pictures = coder.decode(x)
+    def as_pictures(self, coder: Any, x: Array, known: Known) -> Array:
+        pictures = codec_with(self.codec, coder["codec"]).decode(x)
         if "mask" not in known:
             return pictures
         return jnp.where(known["mask"] == 1, known["image"], pictures)
@@ -121,7 +120,8 @@ class LatentExperiment(Experiment):
         return dataclasses.replace(self, image_shape=shape, latent_shape=latents)
 
     def beginning(self, picture: np.ndarray, data_dir: Path | None) -> np.ndarray:
-        return np.asarray(self.coder(data_dir).encode(jnp.asarray(picture)[None])[0])
+        codec = codec_with(self.codec, self.codec.arrays(data_dir))
+        return np.asarray(codec.encode(jnp.asarray(picture)[None])[0])
 
     def check(self) -> None:
         super().check()
@@ -153,11 +153,11 @@ class LatentExperiment(Experiment):
 
 
 @dataclass(frozen=True)
-class _OfLatents(Conditioning):
-    """A conditioning that reads a batch's "picture", and whose pictures are then encoded."""
+class _Retold(Conditioning):
+    """A conditioning that reads a batch's "picture", if there is one, and is then told more."""
 
     part: Conditioning
-    encode: Callable[[Array], Array]
+    tell: Callable[[Known], Known]
 
     @property
     def drop(self) -> float:
@@ -168,8 +168,8 @@ class _OfLatents(Conditioning):
         return self.part.features
 
     def known(self, key: Key, index: Index, batch: Batch) -> Known:
-        known = self.part.known(key, index, {**batch, "image": batch["picture"]})
-        return in_latents(known, self.encode)
+        image = batch.get("picture", batch["image"])
+        return self.tell(self.part.known(key, index, {**batch, "image": image}))
 
     def condition(self, known: Known) -> Condition:
         return self.part.condition(known)
@@ -181,8 +181,13 @@ class _OfLatents(Conditioning):
         return self.part.blank(shape)
 
 
-def of_latents(conditioning: Conditioning, encode: Callable[[Array], Array]) -> Conditioning:
-    """The conditioning of batches that have latents as "image" and pictures as "picture"."""
+def retold(conditioning: Conditioning, tell: Callable[[Known], Known]) -> Conditioning:
+    """The conditioning of batches that have latents as "image" and pictures as "picture".
+
+    Args:
+        conditioning: of pictures.
+        tell: what is known of these -> what the network is told, such as latents.
+    """
     if isinstance(conditioning, Joined):
-        return Joined(tuple(of_latents(part, encode) for part in conditioning.parts))
-    return _OfLatents(conditioning, encode)
+        return Joined(tuple(retold(part, tell) for part in conditioning.parts))
+    return _Retold(conditioning, tell)

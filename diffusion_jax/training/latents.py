@@ -14,10 +14,10 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -35,7 +35,7 @@ from diffusion_jax.training.runs import load_params
 from diffusion_jax.training.sharding import make_mesh
 from diffusion_jax.types import Params
 
-Encode = Callable[[Params, jax.Array], jax.Array]  # pictures in [-1, 1] -> latents or codes
+Encode = Callable[[Params, jax.Array], jax.Array]
 
 PER_FILE = 4096
 OF_SCALE = 1024  # pictures whose latents say the scale
@@ -48,30 +48,55 @@ class Scale(NamedTuple):
     shift: float
 
 
-def load_latent_codec(run_dir: Path, data_dir: Path | None = None) -> Codec:
-    """A trained codec with its scale.
+class LatentCodec(Protocol):
+    """Where a model of latents finds its codec."""
 
-    Args:
-        run_dir: of the codec.
-        data_dir: of its source, which is read where the scale isn't kept yet.
+    def functions(self) -> tuple[Encode, Encode]:
+        """(params, pictures) -> latents, and (params, latents) -> pictures."""
+        ...
+
+    def arrays(self, data_dir: Path | None) -> dict[str, Any]:
+        """The rest of a `Codec`: {"params", "scale", "shift"}."""
+        ...
+
+
+def codec_with(codec: LatentCodec, arrays: Mapping[str, Any]) -> Codec:
+    """The codec of these arrays."""
+    encode, decode = codec.functions()
+    return Codec(encode, decode, **arrays)
+
+
+@dataclass(frozen=True)
+class CodecRun:
+    """A codec that was trained here; its latents are those without noise.
+
+    Attributes:
+        run_dir: its run folder.
+    """
+
+    run_dir: Path
+
+    def functions(self) -> tuple[Encode, Encode]:
+        """Those of the task; raises as `load_codec`."""
+        task = load_codec(self.run_dir)
+        return task.encode, task.decode
+
+    def arrays(self, data_dir: Path | None) -> dict[str, Any]:
+        """The parameters and the scale, for which `data_dir` is read where it isn't kept yet."""
+        scale = scale_of(self.run_dir, data_dir)
+        return {"params": codec_params(self.run_dir), **scale._asdict()}
+
+
+def codec_params(run_dir: Path) -> Params:
+    """{"codec"} of a run, without its discriminator, on the host.
 
     Raises:
         ValueError: the run holds no codec.
         FileNotFoundError: there is none, or it has no checkpoint yet.
     """
-    task, params = load_codec(run_dir), codec_params(run_dir)
-    return coder_of(task, params, scale_of(run_dir, data_dir))
-
-
-def coder_of(task: CodecTask, params: Params, scale: Scale) -> Codec:
-    """A codec task's network as a `Codec`, whose latents are those without noise."""
-    return Codec(task.encode, task.decode, params, *scale)
-
-
-def codec_params(run_dir: Path) -> Params:
-    """{"codec"} of a run, without its discriminator, on this process's first device."""
     mesh = make_mesh(devices=jax.local_devices()[:1])
-    return {"codec": load_params(load_codec(run_dir), run_dir, mesh=mesh)["codec"]}
+    params = load_params(load_codec(run_dir), run_dir, mesh=mesh)
+    return {"codec": jax.device_get(params["codec"])}
 
 
 def scale_of(run_dir: Path, data_dir: Path | None = None) -> Scale:

@@ -34,7 +34,7 @@ from diffusion_jax.training.step import State, init_state, make_step
 from diffusion_jax.training.supervisor import heartbeat
 from diffusion_jax.training.task import Task
 from diffusion_jax.training.tracing import traced
-from diffusion_jax.types import Key
+from diffusion_jax.types import Extra, Key, Params
 
 LEAD = 2  # steps that the host has dispatched and the devices haven't done
 
@@ -211,10 +211,24 @@ def resume(
         warn=lambda text: print(f"warning: {text}", flush=True) if show else None,
     )
     if restored is None:
-        key = jax.random.key(experiment.seed)
-        start = functools.partial(first_state, experiment, optimizer)
-        return jax.jit(start, out_shardings=shardings_of(like))(key), 0
+        return _begun(experiment, optimizer, like), 0
     return restored.state, restored.metadata["next_batch"]
+
+
+def _begun(experiment: Task, optimizer: optax.GradientTransformation, like: State) -> State:
+    """`first_state`, where `like` lies; what was trained elsewhere is placed, and not computed."""
+    params = experiment.pretrained()
+    if params is None:
+        init = jax.jit(experiment.init_params, out_shardings=shardings_of(like.params))
+        params = init(jax.random.key(experiment.seed))
+    else:
+        params = jax.device_put(params, shardings_of(like.params))
+    extra = jax.device_put(experiment.first_extra(), shardings_of(like.extra))
+
+    def start(params: Params, extra: Extra) -> State:
+        return init_state(params, optimizer, extra)
+
+    return jax.jit(start, out_shardings=shardings_of(like))(params, extra)
 
 
 def device_batches(

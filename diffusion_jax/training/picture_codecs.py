@@ -42,13 +42,13 @@ class Judge(NamedTuple):
         maps: (params, pictures) -> its feature maps.
         params: () -> its parameters, read when training begins.
         weight: of the perceptual distance, beside that of pixels.
-        channel_weights: w of each layer's channels; 1 by default.
+        channel_weights: its parameters -> w of each layer's channels; 1 by default.
     """
 
     maps: FeatureMaps
     params: Callable[[], Params]
     weight: float = 1.0
-    channel_weights: tuple[Array, ...] | None = None
+    channel_weights: Callable[[Params], tuple[Array, ...]] | None = None
 
 
 class Player(NamedTuple):
@@ -117,7 +117,8 @@ class PictureCodecTask(CodecTask):
         if self.judge is None:
             return near, said
         real, drawn = (self.judge.maps(judge, pictures) for pictures in (x, y))
-        weights = self.judge.channel_weights
+        weigh = self.judge.channel_weights
+        weights = None if weigh is None else weigh(judge)
         far = jnp.mean(autoencoding.perceptual_distance(real, drawn, weights))
         return near + self.judge.weight * far, {**said, "perceptual": far}
 

@@ -152,8 +152,7 @@ def check_known(experiment: ToldTask, known: Known, guidance: float) -> None:
     conditioning.check(known if reads else {k: v for k, v in known.items() if k != "label"})
     if guidance == 1.0:
         return
-    one = {name: value[:1] for name, value in known.items()}
-    if not jax.tree.leaves(conditioning.condition(one)):
+    if not jax.tree.leaves(jax.eval_shape(experiment.blank_condition)):
         raise ValueError(
             f"guidance {guidance} was asked for, but this model has no condition to follow."
         )

@@ -74,6 +74,10 @@ class Task(abc.ABC):
     def init_params(self, key: Key) -> Params:
         """Random parameters."""
 
+    def pretrained(self) -> Params | None:
+        """Parameters to begin with, on the host; None begins with `init_params`."""
+        return None
+
     def first_extra(self) -> Extra:
         """What the loss carries, before the first step."""
         return self.init_extra()
@@ -141,6 +145,10 @@ class ToldTask(Task):
     def features(self) -> tuple[str, ...]:
         return tuple(f for f in self.conditioning.features if f not in ("image", "label"))
 
+    def blank_condition(self) -> Condition:
+        """Of one picture of which zeros are known."""
+        return self.conditioning.condition(self.conditioning.blank((1, *self.image_shape)))
+
     def blank(self, batch_size: int) -> Mapping[str, Any]:
         told = self.conditioning.blank((batch_size, *self.image_shape))
         return {**super().blank(batch_size), **{name: told[name] for name in self.features}}
@@ -176,10 +184,6 @@ class NoisyTask(ToldTask):
     def shape(self) -> tuple[int, ...]:
         """Of what is corrupted, and the network reads."""
         return self.image_shape
-
-    def blank_condition(self) -> Condition:
-        """Of one picture of which zeros are known."""
-        return self.conditioning.condition(self.conditioning.blank((1, *self.image_shape)))
 
     def init_params(self, key: Key) -> Params:
         x, t = jnp.zeros((1, *self.shape)), jnp.zeros((1,))

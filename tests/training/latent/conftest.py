@@ -36,13 +36,14 @@ from pathlib import Path
 from typing import Literal
 import optax
 from diffusion_jax import Cosine, Gaussian, V
-from diffusion_jax.data import digits, mapped
+from diffusion_jax.data import digits
+from diffusion_jax.data.views import mapped
 from diffusion_jax.models import ClassLabels, Inpainting, Joined, LowResolution, Segmentation
 from diffusion_jax.models import from_linen
 from diffusion_jax.training.codecs import load_codec
 from diffusion_jax.training.experiment import adam
 from diffusion_jax.training.latent_experiment import LatentExperiment
-from diffusion_jax.training.latents import encodable, latents
+from diffusion_jax.training.latents import CodecRun, encodable, latents
 from tests.training import toy
 
 PARTS = {
@@ -75,7 +76,7 @@ def recipe(
         optimizer=adam,
         batch_size=8,
         steps=steps,
-        codec=codec,
+        codec=CodecRun(codec),
         latent_shape=load_codec(codec).latent_shape,
         on_the_fly=on_the_fly,
         needs=(codec,),

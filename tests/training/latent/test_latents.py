@@ -13,16 +13,18 @@ from diffusion_jax.training import latents as module
 from diffusion_jax.training.cli import train_command
 from diffusion_jax.training.codecs import load_codec
 from diffusion_jax.training.latents import (
+    CodecRun,
     codec_params,
+    codec_with,
     codes,
     latents,
-    load_latent_codec,
     scale_of,
 )
 from diffusion_jax.training.loop import first_state
 from diffusion_jax.training.recipes import load_recipe
 from diffusion_jax.training.runs import load_experiment
 from diffusion_jax.training.sample_cli import sample_command
+from diffusion_jax.training.sharding import data_mesh, place
 from diffusion_jax.training.step import make_step
 from tests.training import toy
 from tests.training.latent.conftest import FEW
@@ -82,7 +84,7 @@ def test_codes_are_the_nearest(folder):
     for i in range(3):
         np.testing.assert_array_equal(source[i]["image"], expected[i])
     z = latents(VQ, digits("test"))
-    coder = load_latent_codec(VQ)
+    coder = codec_with(CodecRun(VQ), CodecRun(VQ).arrays(None))
     decoded = coder.decode(jnp.asarray(z[0]["image"])[None])
     alone = task.decode_codes(params, expected[:1])
     np.testing.assert_allclose(decoded, np.clip(alone, -1, 1), atol=1e-5)
@@ -115,7 +117,7 @@ def test_on_the_fly_is_the_same_step(folder):
             "label": jnp.asarray([r["label"] for r in records]),
         }
         optimizer = task.optimizer(task.learning_rate)
-        state = first_state(task, optimizer, jax.random.key(0))
+        state = place(first_state(task, optimizer, jax.random.key(0)), data_mesh(1))
         before = jax.device_get(state.extra)
         step = make_step(task.loss(), optimizer, state)
         state, metrics = step(state, jax.random.key(1), batch)
@@ -158,7 +160,7 @@ def test_a_picture_begins_and_a_mask_holds(folder, tmp_path):
     np.testing.assert_allclose(drawn[:, :, :4], kept, atol=1e-6)
     sample_command([*common, "--init-image", str(tmp_path / "digit.png"), "--strength", "0.001"])
     drawn = np.load(tmp_path / "b.npz")["pictures"]
-    coder = load_latent_codec(KL)
+    coder = codec_with(CodecRun(KL), CodecRun(KL).arrays(None))
     again = coder.decode(coder.encode(jnp.asarray(kept.dtype.type(picture / 127.5 - 1))[None]))
     np.testing.assert_allclose(drawn, np.broadcast_to(again, drawn.shape), atol=0.05)
 

@@ -1,0 +1,170 @@
+"""Training on from a Stable Diffusion checkpoint: the U-Net learns, codec and text encoder stay.
+
+What `train.py configs/sd_finetune.py` leaves becomes a folder again by
+
+    python -m diffusion_jax.interop.sd_training RUN FOLDER
+"""
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+from jaxtyping import Array
+
+from diffusion_jax.interop.clip import load_clip
+from diffusion_jax.interop.safetensors import read_json
+from diffusion_jax.interop.sd_parts import TEXT_STEM, Part, load_autoencoder, load_unet, weights
+from diffusion_jax.interop.sd_scheduler import Scheduled, read_scheduler
+from diffusion_jax.interop.stable_diffusion import (
+    SCHEDULER,
+    load_stable_diffusion,
+    save_stable_diffusion,
+)
+from diffusion_jax.models.conditioning import Known
+from diffusion_jax.models.text_conditioning import Text
+from diffusion_jax.systems.latent import codec_of
+from diffusion_jax.training.cli import run_command
+from diffusion_jax.training.latent_experiment import LatentExperiment
+from diffusion_jax.training.latents import Encode
+from diffusion_jax.training.runs import load_params, load_task
+from diffusion_jax.types import Condition, Params
+
+
+@functools.lru_cache(maxsize=2)
+def text_part(folder: Path) -> Part:
+    """The text encoder of a folder; raises as `load_clip`."""
+    clip, params = load_clip(weights(folder / "text_encoder", TEXT_STEM, None))
+    return Part(clip, jax.device_get(params))
+
+
+@functools.lru_cache(maxsize=2)
+def codec_part(folder: Path) -> Part:
+    """The autoencoder of a folder; raises as `load_autoencoder`."""
+    part = load_autoencoder(folder / "vae")
+    return part._replace(params=jax.device_get(part.params))
+
+
+def scheduled(folder: Path) -> Scheduled:
+    """How a folder's checkpoint was trained; raises as `read_scheduler`."""
+    return read_scheduler(read_json(folder / SCHEDULER))
+
+
+@dataclass(frozen=True)
+class CheckpointCodec:
+    """The autoencoder of a folder, as a model of latents needs it; latents are means.
+
+    Attributes:
+        folder: of a pipeline.
+    """
+
+    folder: Path
+
+    def functions(self) -> tuple[Encode, Encode]:
+        codec = codec_of(codec_part(self.folder).module, {})
+        return codec.encoder, codec.decoder
+
+    def arrays(self, data_dir: Path | None) -> dict[str, Any]:
+        part = codec_part(self.folder)
+        scale = part.config.get("scaling_factor", 0.18215)
+        shift = part.config.get("shift_factor") or 0.0
+        return {"params": part.params, "scale": np.float32(scale), "shift": np.float32(shift)}
+
+
+@dataclass(frozen=True)
+class ReadText(Text):
+    """`tokens` [b n], of which a text encoder made "text" and of the empty text "no_text" [b n d].
+
+    Attributes:
+        tokenizer, drop: as in `Text`.
+        size: d.
+    """
+
+    size: int = 768
+
+    def condition(self, known: Known) -> Condition:
+        return Condition(tokens=jnp.asarray(known["text"]))
+
+    def null(self, known: Known) -> Condition:
+        return Condition(tokens=jnp.asarray(known["no_text"]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class FineTuning(LatentExperiment):
+    """A `LatentUNet` trained on from a folder's; its conditioning is a `ReadText`.
+
+    Attributes:
+        folder: of a pipeline of Stable Diffusion 1.x or 2.x.
+    """
+
+    folder: Path
+    conditioning: ReadText
+    on_the_fly: bool = True
+
+    @property
+    def reads_frozen(self) -> bool:
+        return True
+
+    def pretrained(self) -> Params:
+        return jax.device_get(load_unet(self.folder / "unet").params)
+
+    def frozen(self, data_dir: Path | None) -> Any:
+        return {**super().frozen(data_dir), "text": text_part(self.folder).params}
+
+    def blank_condition(self) -> Condition:
+        told = self.conditioning
+        return Condition(tokens=jnp.zeros((1, told.tokenizer.length, told.size)))
+
+    def told(self, coder: Any, known: Known) -> Known:
+        """The texts' features, of all layers, beside what is known."""
+        clip = text_part(self.folder).module
+
+        def read(ids: Array) -> Array:
+            said: Any = clip.apply({"params": coder["text"]}, ids, method="encode_text")
+            return said.tokens
+
+        tokens = jnp.asarray(known["tokens"])
+        empty = read(jnp.asarray(self.conditioning.tokenizer.encode(""))[None])
+        nothing = jnp.broadcast_to(empty, (len(tokens), *empty.shape[1:]))
+        return {**super().told(coder, known), "text": read(tokens), "no_text": nothing}
+
+    def use(self, run_dir: Path) -> str:
+        return f"-m diffusion_jax.interop.sd_training {run_dir} FOLDER"
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """Write a fine-tuned run as a folder that `sample.py --checkpoint` and diffusers read."""
+
+    run_dir: tyro.conf.Positional[Path]
+    """the folder that train.py wrote"""
+    out: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FOLDER")]
+    """where it goes; everything but the U-Net is copied from the checkpoint it began with"""
+    raw: bool = False
+    """the raw parameters, and not the averaged ones"""
+
+
+def export(options: ExportOptions) -> None:
+    """The command above.
+
+    Raises:
+        ValueError: the run is of something else.
+    """
+    task = load_task(options.run_dir)
+    if not isinstance(task, FineTuning):
+        raise ValueError(f"{options.run_dir} wasn't trained by configs/sd_finetune.py.")
+    if options.out.resolve() == task.folder.resolve():
+        raise ValueError(f"{options.out} is the checkpoint that it began with; name another one.")
+    parts = load_stable_diffusion(task.folder)
+    params = load_params(task, options.run_dir, "raw" if options.raw else "ema")
+    trained = parts._replace(unet=parts.unet._replace(params=params))
+    save_stable_diffusion(options.out, trained, task.folder)
+    print(f"wrote {options.out}; python sample.py --checkpoint {options.out} --prompt TEXT")
+
+
+if __name__ == "__main__":
+    run_command(lambda: export(tyro.cli(ExportOptions)))
