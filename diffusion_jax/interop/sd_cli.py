@@ -18,7 +18,13 @@ from diffusion_jax.data.files import write_atomically
 from diffusion_jax.data.images import read_png
 from diffusion_jax.interop.layouts import flat
 from diffusion_jax.interop.sd_config import unet_inputs
-from diffusion_jax.interop.sd_drawing import Run, changed, draw_checkpoint, inpainted
+from diffusion_jax.interop.sd_drawing import (
+    Run,
+    changed,
+    compile_checkpoint,
+    draw_checkpoint,
+    inpainted,
+)
 from diffusion_jax.interop.sd_lora import merge_lora
 from diffusion_jax.interop.sd_original import load_single_file
 from diffusion_jax.interop.sd_system import load_tokenizers, system_of, tokens_of, told_of
@@ -26,6 +32,7 @@ from diffusion_jax.interop.stable_diffusion import StableDiffusion, load_stable_
 from diffusion_jax.models.conditioning import Known
 from diffusion_jax.samplers import DDIM, Ancestral, DPMSolverPP, UniPC
 from diffusion_jax.systems.latent import LatentDiffusion, begun
+from diffusion_jax.training.chips import chip_of
 from diffusion_jax.training.drawing import mosaic
 from diffusion_jax.training.known_cli import check_finite, in_range
 from diffusion_jax.training.sample_cli import check_writable
@@ -91,6 +98,8 @@ class CheckpointOptions:
     """pictures at a time, over all devices"""
     devices: int | None = None
     """how many share a batch, each with a copy of the weights (default: as many as can)"""
+    compile_for: str | None = None
+    """a TPU topology such as v5e:2x2: say what its compiler says of drawing a batch, and end"""
     captions: bool = False
     """write each prompt under its pictures"""
     out: Annotated[Path, tyro.conf.arg(metavar="PNG")] = Path("samples.png")
@@ -103,6 +112,9 @@ def checkpoint_command(argv: Sequence[str]) -> None:
     """sample.py --checkpoint FOLDER [--flags]."""
     options = tyro.cli(CheckpointOptions, args=list(argv), prog="sample.py")
     check(options)
+    if options.compile_for:
+        jax.config.update("jax_platforms", "cpu")  # before JAX looks for a TPU
+        chip_of(options.compile_for)
     mesh = data_mesh(options.devices or math.gcd(options.batch_size, jax.device_count()))
     check_divides(options.batch_size, batch_parts(mesh), what="--batch-size")
     parts = load(options)
@@ -119,11 +131,15 @@ def checkpoint_command(argv: Sequence[str]) -> None:
         system = dataclasses.replace(system, stage=begun(system.stage, strength))
     count = options.num or len(options.seeds) or len(options.prompt)
     run, pictured = walk(options, parts, size)
+    known = {**told(options, parts, size), **pictured}
+    if options.compile_for:
+        print(compile_checkpoint(options.compile_for, run, system, known, options.batch_size))
+        return
     with ended_at_once():
         pictures = draw_checkpoint(
             run,
             system,
-            {**told(options, parts, size), **pictured},
+            known,
             count,
             seed=options.seed,
             seeds=options.seeds,

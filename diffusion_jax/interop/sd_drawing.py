@@ -10,9 +10,21 @@ from jax.sharding import Mesh
 
 from diffusion_jax.models.conditioning import Known
 from diffusion_jax.systems.latent import LatentDiffusion, shrunk_mask
+from diffusion_jax.training.ahead import abstract, compiled, topology_devices
+from diffusion_jax.training.ahead_report import program
+from diffusion_jax.training.chips import chip_of
 from diffusion_jax.training.distributed import to_host
 from diffusion_jax.training.drawing import in_batches
-from diffusion_jax.training.sharding import batched, replicated, spread, under
+from diffusion_jax.training.sharding import (
+    batch_parts,
+    batched,
+    check_divides,
+    make_mesh,
+    replicated,
+    spread,
+    tree_bytes,
+    under,
+)
 
 Run = Callable[[LatentDiffusion, Any, Known, Any], jax.Array]  # of a system, key, known, index
 
@@ -40,18 +52,8 @@ def draw_checkpoint(
         batch_size: pictures at a time, over all devices.
         mesh: the devices.
     """
-    whole, cut = replicated(mesh), batched(mesh)
-    system = jax.device_put(system, whole)
-
-    def each(system: LatentDiffusion, keys: Any, known: Known, index: Any) -> jax.Array:
-        def one(key: Any, told: Known, i: Any) -> jax.Array:
-            return run(system, key, {name: x[None] for name, x in told.items()}, i[None])[0]
-
-        return jax.vmap(one)(keys, known, index)
-
-    inside = each if seeds else run
-    keyed = cut if seeds else whole
-    jitted = jax.jit(under(mesh, inside), in_shardings=(whole, keyed, cut, cut), out_shardings=cut)
+    system = jax.device_put(system, replicated(mesh))
+    jitted = _program(run, mesh, bool(seeds))
 
     def some(index: jax.Array) -> np.ndarray:
         numbers = np.asarray(index)
@@ -63,6 +65,52 @@ def draw_checkpoint(
         return to_host(jitted(system, key, *spread((told, numbers), mesh)))
 
     return in_batches(some, count, batch_size)
+
+
+def compile_checkpoint(
+    topology: str, run: Run, system: LatentDiffusion, known: Known, batch_size: int
+) -> str:
+    """What a TPU's compiler says of the program that draws a batch, without the TPU.
+
+    Args:
+        topology: such as "v5e:2x2".
+        run, system, known, batch_size: as of `draw_checkpoint`.
+
+    Raises:
+        ValueError: there is no such topology, or the batch doesn't divide among its chips.
+        ModuleNotFoundError: libtpu isn't installed.
+    """
+    chip = chip_of(topology)
+    mesh = make_mesh(devices=topology_devices(topology))
+    check_divides(batch_size, batch_parts(mesh), what="--batch-size")
+    whole, cut = replicated(mesh), batched(mesh)
+    batch = {name: np.asarray(x)[np.zeros(batch_size, int)] for name, x in known.items()}
+    index = np.zeros(batch_size, np.int32)
+    drawn = compiled(
+        _program(run, mesh, False),
+        abstract(system, whole),
+        abstract(jax.random.key(0), whole),
+        *abstract((batch, index), cut),
+    )
+    size = tree_bytes(system)
+    heading = (
+        f"compiled for {topology}: {mesh.size} chips, each with {size / 1e9:.3g} GB of weights"
+    )
+    return f"{heading}\n{program('drawing', drawn, chip, mesh, batch_size)}"
+
+
+def _program(run: Run, mesh: Mesh, keyed: bool) -> Callable[..., jax.Array]:
+    """The jitted run of a batch, which has a key for each picture, or one for all."""
+    whole, cut = replicated(mesh), batched(mesh)
+
+    def each(system: LatentDiffusion, keys: Any, known: Known, index: Any) -> jax.Array:
+        def one(key: Any, told: Known, i: Any) -> jax.Array:
+            return run(system, key, {name: x[None] for name, x in told.items()}, i[None])[0]
+
+        return jax.vmap(one)(keys, known, index)
+
+    inside, key = (each, cut) if keyed else (run, whole)
+    return jax.jit(under(mesh, inside), in_shardings=(whole, key, cut, cut), out_shardings=cut)
 
 
 def inpainted(

@@ -12,7 +12,6 @@ from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import tyro
 from jaxtyping import Array
 
@@ -39,14 +38,13 @@ from diffusion_jax.types import Condition, Params
 def text_part(folder: Path) -> Part:
     """The text encoder of a folder; raises as `load_clip`."""
     clip, params = load_clip(weights(folder / "text_encoder", TEXT_STEM, None))
-    return Part(clip, jax.device_get(params))
+    return Part(clip, params)
 
 
 @functools.lru_cache(maxsize=2)
 def codec_part(folder: Path) -> Part:
     """The autoencoder of a folder; raises as `load_autoencoder`."""
-    part = load_autoencoder(folder / "vae")
-    return part._replace(params=jax.device_get(part.params))
+    return load_autoencoder(folder / "vae")
 
 
 def scheduled(folder: Path) -> Scheduled:
@@ -72,7 +70,7 @@ class CheckpointCodec:
         part = codec_part(self.folder)
         scale = part.config.get("scaling_factor", 0.18215)
         shift = part.config.get("shift_factor") or 0.0
-        return {"params": part.params, "scale": np.float32(scale), "shift": np.float32(shift)}
+        return {"params": part.params, "scale": jnp.float32(scale), "shift": jnp.float32(shift)}
 
 
 @dataclass(frozen=True)
@@ -102,8 +100,13 @@ class FineTuning(LatentExperiment):
     """
 
     folder: Path
-    conditioning: ReadText
     on_the_fly: bool = True
+
+    @property
+    def texts(self) -> ReadText:
+        """The conditioning."""
+        assert isinstance(self.conditioning, ReadText), "configs/sd_finetune.py"
+        return self.conditioning
 
     @property
     def reads_frozen(self) -> bool:
@@ -116,8 +119,7 @@ class FineTuning(LatentExperiment):
         return {**super().frozen(data_dir), "text": text_part(self.folder).params}
 
     def blank_condition(self) -> Condition:
-        told = self.conditioning
-        return Condition(tokens=jnp.zeros((1, told.tokenizer.length, told.size)))
+        return Condition(tokens=jnp.zeros((1, self.texts.tokenizer.length, self.texts.size)))
 
     def told(self, coder: Any, known: Known) -> Known:
         """The texts' features, of all layers, beside what is known."""
@@ -128,7 +130,7 @@ class FineTuning(LatentExperiment):
             return said.tokens
 
         tokens = jnp.asarray(known["tokens"])
-        empty = read(jnp.asarray(self.conditioning.tokenizer.encode(""))[None])
+        empty = read(jnp.asarray(self.texts.tokenizer.encode(""))[None])
         nothing = jnp.broadcast_to(empty, (len(tokens), *empty.shape[1:]))
         return {**super().told(coder, known), "text": read(tokens), "no_text": nothing}
 

@@ -109,12 +109,12 @@ def compile_sample(experiment: Experiment, mesh: Mesh, batch_size: int, steps: i
     draw = make_sample(blank, mesh, guided=guided)
     shape = (batch_size, *experiment.image_shape)
     params = abstract_like(experiment.init_params, jax.random.key(0), mesh)
-    arrays, cut = _abstract(draw.args[0]), batched(mesh)
-    known = _abstract(jax.eval_shape(lambda: experiment.conditioning.blank(shape)), cut)
+    arrays, cut = abstract(draw.args[0]), batched(mesh)
+    known = abstract(jax.eval_shape(lambda: experiment.conditioning.blank(shape)), cut)
     index = jax.ShapeDtypeStruct((batch_size,), jnp.int32, sharding=cut)
-    times = _abstract(experiment.grid(steps))
+    times = abstract(experiment.grid(steps))
     gamma = jax.ShapeDtypeStruct((), jnp.float32, weak_type=True)
-    sampler = _abstract(experiment.sampler)
+    sampler = abstract(experiment.sampler)
     return compiled(draw.func, arrays, params, sampler, _key(), times, gamma, index, known)
 
 
@@ -161,14 +161,15 @@ def memory_asked(message: str) -> int | None:
 
 def abstract_batch(task: Task, mesh: Mesh) -> dict[str, Any]:
     """A batch as `device_batches` would put it on this mesh; of data with labels, if unused."""
-    return _abstract(jax.eval_shape(lambda: task.blank(task.batch_size)), batched(mesh))
+    return abstract(jax.eval_shape(lambda: task.blank(task.batch_size)), batched(mesh))
 
 
 def _key() -> Any:
     return jax.eval_shape(lambda: jax.random.key(0))
 
 
-def _abstract(tree: Any, sharding: Any = None) -> Any:
+def abstract(tree: Any, sharding: Any = None) -> Any:
+    """The shapes and dtypes of a tree of arrays, which lie as `sharding` says."""
     return jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x), sharding=sharding), tree
     )

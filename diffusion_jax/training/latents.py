@@ -17,7 +17,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -48,6 +48,7 @@ class Scale(NamedTuple):
     shift: float
 
 
+@runtime_checkable
 class LatentCodec(Protocol):
     """Where a model of latents finds its codec."""
 
@@ -84,19 +85,19 @@ class CodecRun:
     def arrays(self, data_dir: Path | None) -> dict[str, Any]:
         """The parameters and the scale, for which `data_dir` is read where it isn't kept yet."""
         scale = scale_of(self.run_dir, data_dir)
-        return {"params": codec_params(self.run_dir), **scale._asdict()}
+        numbers = {name: jnp.float32(value) for name, value in scale._asdict().items()}
+        return {"params": codec_params(self.run_dir), **numbers}
 
 
 def codec_params(run_dir: Path) -> Params:
-    """{"codec"} of a run, without its discriminator, on the host.
+    """{"codec"} of a run, without its discriminator, on this process's first device.
 
     Raises:
         ValueError: the run holds no codec.
         FileNotFoundError: there is none, or it has no checkpoint yet.
     """
     mesh = make_mesh(devices=jax.local_devices()[:1])
-    params = load_params(load_codec(run_dir), run_dir, mesh=mesh)
-    return {"codec": jax.device_get(params["codec"])}
+    return {"codec": load_params(load_codec(run_dir), run_dir, mesh=mesh)["codec"]}
 
 
 def scale_of(run_dir: Path, data_dir: Path | None = None) -> Scale:
@@ -178,7 +179,7 @@ def _kept(
     """What `encode` makes of all of a source, in files of `PER_FILE` records, mapped to memory."""
     run_dir = Path(run_dir).resolve()
     task.check_source(source)
-    of = f"{what} {identity(run_dir)['digest']} {source.name} {len(source)}"
+    of = f"{what} {identity(run_dir)['digest']} {source.name} {len(source)} {PER_FILE}"
     folder = run_dir / "latents" / hashlib.sha256(of.encode()).hexdigest()[:16]
     files = [folder / f"{k:05d}.npy" for k in range(-(-len(source) // PER_FILE))]
     own = range(jax.process_index(), len(files), jax.process_count())
@@ -243,7 +244,8 @@ class _Kept:
         return len(self.source)
 
     def __getitem__(self, i: int) -> dict[str, Any]:
-        return {**self.source[i], "image": self.row(self.files[i // PER_FILE][i % PER_FILE])}
+        file, row = divmod(i, len(self.files[0]))
+        return {**self.source[i], "image": self.row(self.files[file][row])}
 
     def row(self, kept: np.ndarray) -> np.ndarray:
         return np.asarray(kept)

@@ -61,7 +61,7 @@ def recipe(
     steps: int = 2,
 ):
     def source(split, data_dir):
-        pictures = mapped(digits(split), lambda r: {"segmentation": r["image"][..., 0] > 127})
+        pictures = mapped(digits(split), lambda r: {"segmentation": r["image"][..., 0] // 128})
         return (encodable if on_the_fly else latents)(codec, pictures, data_dir)
 
     label = ClassLabels(10)
