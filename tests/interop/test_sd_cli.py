@@ -78,3 +78,15 @@ def test_refusals(folder, capsys, flags, message):
     asked = ["--checkpoint", str(folder / "sd"), "--out", str(folder / "o.png"), *flags.split()]
     said = toy.fails(checkpoint_command, asked, capsys)
     assert re.search(message, said), said
+
+
+def test_what_a_tpu_would_need(folder, capsys):
+    pytest.importorskip("libtpu")
+    flags = ["--compile-for", "v5e:2x2", "--batch-size", "4", "--bfloat16", "--steps", "2"]
+    checkpoint_command(["--checkpoint", str(folder / "sd"), "--prompt", "a cat", *flags])
+    said = capsys.readouterr().out
+    assert "compiled for v5e:2x2: 4 chips" in said and "fits" in said
+    with pytest.raises(ValueError, match="doesn't divide|must be a multiple"):
+        checkpoint_command(
+            ["--checkpoint", str(folder / "sd"), "--prompt", "a", *flags[:2], "--batch-size", "3"]
+        )
