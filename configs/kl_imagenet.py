@@ -49,7 +49,7 @@ def recipe(
     that was trained here too, and without either pixels alone are compared.
 
     It hasn't been trained here; what it needs on a slice is said by
-    python train.py configs/kl_imagenet.py --compile-for v5e:16x16
+    python train.py configs/kl_imagenet.py --batch-size 256 --compile-for v5e:16x16
 
     Args:
         factor: how much smaller latents are than pictures.

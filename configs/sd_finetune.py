@@ -13,14 +13,12 @@ import optax
 
 from diffusion_jax import table_time
 from diffusion_jax.data import BytePairs, caption_alone, captioned, flip, tfds_source
-from diffusion_jax.interop import load_unet
 from diffusion_jax.interop.sd_training import (
     CheckpointCodec,
     FineTuning,
     ReadText,
-    codec_part,
+    modules,
     scheduled,
-    text_part,
 )
 from diffusion_jax.models import from_linen, with_time
 from diffusion_jax.timesteps import Discrete, Uniform
@@ -29,7 +27,7 @@ from diffusion_jax.training.optimizers import adamw
 
 def recipe(
     folder: Path,
-    dataset: str = "emoji64",
+    dataset: str,
     size: int = 512,
     steps: int = 10_000,
     batch_size: int = 32,
@@ -61,10 +59,8 @@ def recipe(
         bfloat16: compute in bfloat16; parameters stay float32.
     """
     dtype = jnp.bfloat16 if bfloat16 else jnp.float32
-    unet = load_unet(folder / "unet", dtype=dtype).module
-    if unet.sizes:
-        raise ValueError(f"{folder} is an SDXL, whose sizes and crops aren't trained here.")
-    codec, how = codec_part(folder).module, scheduled(folder)
+    unet, codec, features = modules(folder, dtype=dtype)
+    how = scheduled(folder)
     words = BytePairs.from_folder(folder / "tokenizer", truncate=True)
 
     def source(split, data_dir):
@@ -79,7 +75,7 @@ def recipe(
         model=with_time(from_linen(unet), table_time(how.steps)),
         process=how.process,
         parameterization=how.parameterization,
-        conditioning=ReadText(words, drop_text, size=text_part(folder).module.text.width),
+        conditioning=ReadText(words, drop_text, size=features),
         times=Discrete(how.steps, Uniform()),
         learning_rate=optax.linear_schedule(0.0, learning_rate, 100),
         optimizer=functools.partial(adamw, weight_decay=0.01),

@@ -26,7 +26,7 @@ from diffusion_jax.interop.sd_drawing import (
     inpainted,
 )
 from diffusion_jax.interop.sd_lora import merge_lora
-from diffusion_jax.interop.sd_original import load_single_file
+from diffusion_jax.interop.sd_original import Prediction, load_single_file
 from diffusion_jax.interop.sd_system import load_tokenizers, system_of, tokens_of, told_of
 from diffusion_jax.interop.stable_diffusion import StableDiffusion, load_stable_diffusion
 from diffusion_jax.models.conditioning import Known
@@ -90,6 +90,8 @@ class CheckpointOptions:
     """how much of it"""
     tokenizer: Path | None = None
     """folder with tokenizer/, for a single file"""
+    prediction: Prediction | None = None
+    """what a single file's U-Net predicts (default: epsilon; 2.x has to be told)"""
     variant: str | None = None
     """which files of the folder, such as fp16"""
     bfloat16: bool = False
@@ -115,7 +117,11 @@ def checkpoint_command(argv: Sequence[str]) -> None:
     if options.compile_for:
         jax.config.update("jax_platforms", "cpu")  # before JAX looks for a TPU
         chip_of(options.compile_for)
-    mesh = data_mesh(options.devices or math.gcd(options.batch_size, jax.device_count()))
+    mesh = data_mesh(
+        math.gcd(options.batch_size, jax.device_count())
+        if options.devices is None
+        else options.devices
+    )
     check_divides(options.batch_size, batch_parts(mesh), what="--batch-size")
     parts = load(options)
     size = options.size or default_size(parts)
@@ -176,6 +182,15 @@ def check(options: CheckpointOptions) -> None:
         raise ValueError("--inpaint and --init-image were both given; name one of them.")
     if options.strength is not None and not options.init_image:
         raise ValueError("--strength belongs to --init-image.")
+    if options.strength is not None and not 0 < options.strength <= 1:
+        raise ValueError(f"--strength is {options.strength}; it must be over 0 and at most 1.")
+    check_finite("--lora-scale", options.lora_scale)
+    if options.variant and options.checkpoint.is_file():
+        raise ValueError("--variant chooses among a folder's files, and --checkpoint is one file.")
+    if options.prediction and not options.checkpoint.is_file():
+        raise ValueError("--prediction is for a single file; a folder says it itself.")
+    if options.npz and options.npz.resolve() == options.out.resolve():
+        raise ValueError(f"--out and --npz are both {options.out}; one would replace the other.")
     for path in filter(None, (options.out, options.npz)):
         check_writable(path)
 
@@ -185,7 +200,7 @@ def load(options: CheckpointOptions) -> StableDiffusion:
     dtype = jnp.bfloat16 if options.bfloat16 else jnp.float32
     how: dict[str, Any] = {"dtype": dtype, "parameters": dtype}
     if options.checkpoint.is_file():
-        parts = load_single_file(options.checkpoint, **how)
+        parts = load_single_file(options.checkpoint, prediction=options.prediction, **how)
     else:
         parts = load_stable_diffusion(options.checkpoint, variant=options.variant, **how)
     if options.lora:
@@ -228,6 +243,11 @@ def walk(
         assert options.mask is not None
         picture = in_range(read_png(options.inpaint, (*size, 3), what="--inpaint"))[None]
         kept = (read_png(options.mask, (*size, 1), what="--mask") < 128)[None].astype(np.float32)
+        if kept.min() == kept.max():
+            raise ValueError(
+                f"--mask {options.mask} is all {'black' if kept.all() else 'white'}, split at "
+                "middle grey; white is drawn anew, black is kept."
+            )
         return functools.partial(inpainted, reads_image=reads_image(parts)), {
             "picture": picture,
             "kept": kept,

@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax.numpy as jnp
 
@@ -30,6 +30,8 @@ from diffusion_jax.models.clip import CLIP
 from diffusion_jax.models.clip_blocks import exact_gelu, quick_gelu
 from diffusion_jax.models.clip_text import TextTransformer
 from diffusion_jax.models.latent_unet import LatentUNet, sd1_unet, sd2_unet, sdxl_unet
+
+Prediction = Literal["epsilon", "v_prediction", "sample"]
 
 UNET, CODEC = "model.diffusion_model.", "first_stage_model."
 RESIDUAL = {
@@ -79,41 +81,70 @@ class Text(NamedTuple):
 
 
 class Networks(NamedTuple):
-    """What a file's parameters are for."""
+    """What a file's parameters are for, and what it doesn't say.
+
+    Attributes:
+        unet, codec, texts: the networks.
+        scale: of the latents.
+        scheduler: as of scheduler_config.json, without prediction_type.
+        side: height and width of the latents in training.
+    """
 
     unet: LatentUNet
     codec: KLAutoencoder
     texts: Sequence[Text]
     scale: float = 0.18215
+    scheduler: Mapping[str, Any] = {}
+    side: int = 64
+
+
+# Rombach et al. 2022's table, and how 1.x and XL are sampled by those who published them.
+_TABLE = {
+    "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "num_train_timesteps": 1000,
+    "steps_offset": 1,
+}
+_PNDM = {**_TABLE, "_class_name": "PNDMScheduler", "set_alpha_to_one": False}
+_DDIM = {**_TABLE, "_class_name": "DDIMScheduler", "set_alpha_to_one": False, "clip_sample": False}
+_EULER = {**_TABLE, "_class_name": "EulerDiscreteScheduler", "timestep_spacing": "leading"}
 
 
 def load_single_file(
     file: str | os.PathLike[str],
     *,
     networks: Networks | None = None,
+    prediction: Prediction | None = None,
     dtype: Any = jnp.float32,
     parameters: Any = jnp.float32,
 ) -> StableDiffusion:
     """Stable Diffusion 1.x, 2.x or XL from one safetensors file.
 
-    The file doesn't say what its U-Net predicts, and `scheduler` is empty: 2.x at 768 pixels
-    predicts v, the others the noise.
+    The file doesn't say how it was trained: that is known of the published ones, but of 2.x not
+    what is predicted, v at 768 pixels and noise at 512.
 
     Args:
         file: with names that start with "model.diffusion_model.", "first_stage_model." and
             "cond_stage_model." (XL: "conditioner."); others, such as averages, aren't read.
         networks: of these sizes, instead of the published ones that the names tell.
+        prediction: what the U-Net predicts; by default the noise, but of 2.x it must be said.
         dtype: of the modules, where `networks` isn't given.
         parameters: the dtype in which they are kept.
 
     Raises:
-        ValueError: a pickle, a file that is cut short, none of these networks, or arrays that
-            don't fit, of which the first are named.
+        ValueError: a pickle, a file that is cut short, none of these networks, arrays that don't
+            fit, of which the first are named, or a 2.x without `prediction`.
         FileNotFoundError: no such file.
     """
     with open_tensors(Path(file)) as tensors:
         inputs, linear = _told(tensors.shapes, tensors.where)
         n = networks or _published(inputs.text, dtype)
+        if networks is None and inputs.text == 1024 and prediction is None:
+            raise ValueError(
+                f"{file} is a Stable Diffusion 2.x, and doesn't say what it predicts: v_prediction "
+                "(768 pixels) or epsilon (512)."
+            )
 
         def read(prefix: str, rows: Sequence[Row], ours: Shapes, ignored: Callable) -> Any:
             return from_theirs(tensors.under(prefix), rows, ours, ignored, parameters)
@@ -135,10 +166,13 @@ def load_single_file(
             ours = shapes_of(text.clip)
             params = read(text.prefix, _text_rows(text, ours), ours, _beside(text))
             texts.append(Part(text.clip, params))
+    side = 96 if inputs.text == 1024 and prediction == "v_prediction" else n.side
+    told = {"prediction_type": prediction or "epsilon"} if n.scheduler else {}
     return StableDiffusion(
-        Part(n.unet, unet, {"use_linear_projection": linear}),
+        Part(n.unet, unet, {"use_linear_projection": linear, "sample_size": side}),
         Part(n.codec, codec, {"scaling_factor": n.scale}),
         tuple(texts),
+        {**n.scheduler, **told},
     )
 
 
@@ -240,10 +274,16 @@ def _published(features: int, dtype: Any) -> Networks:
 
     known: Mapping[int, Callable[[], Networks]] = {
         768: lambda: Networks(
-            sd1_unet(dtype=dtype), codec, [vit_l("cond_stage_model.transformer.")]
+            sd1_unet(dtype=dtype),
+            codec,
+            [vit_l("cond_stage_model.transformer.")],
+            scheduler=_PNDM,
         ),
         1024: lambda: Networks(
-            sd2_unet(dtype=dtype), codec, [text("cond_stage_model.model.", 1024, 23, 16)]
+            sd2_unet(dtype=dtype),
+            codec,
+            [text("cond_stage_model.model.", 1024, 23, 16)],
+            scheduler=_DDIM,
         ),
         2048: lambda: Networks(
             sdxl_unet(dtype=dtype),
@@ -253,6 +293,8 @@ def _published(features: int, dtype: Any) -> Networks:
                 text("conditioner.embedders.1.model.", 1280, 32, 20, features=1280),
             ],
             scale=0.13025,
+            scheduler=_EULER,
+            side=128,
         ),
     }
     if features not in known:

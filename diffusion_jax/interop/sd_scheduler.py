@@ -74,8 +74,10 @@ def read_scheduler(config: Mapping[str, Any]) -> Scheduled:
         config: of scheduler_config.json.
 
     Raises:
-        ValueError: a class, a table or a prediction that isn't here.
+        ValueError: nothing is said, or a class, a table or a prediction that isn't here.
     """
+    if not config:
+        raise ValueError("nothing says how this checkpoint was trained: it has no scheduler.")
     name = config.get("_class_name", "DDIMScheduler")
     if name not in _CLASSES:
         raise ValueError(

@@ -8,7 +8,7 @@ What `train.py configs/sd_finetune.py` leaves becomes a folder again by
 import functools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,14 +17,24 @@ from jaxtyping import Array
 
 from diffusion_jax.interop.clip import load_clip
 from diffusion_jax.interop.safetensors import read_json
-from diffusion_jax.interop.sd_parts import TEXT_STEM, Part, load_autoencoder, load_unet, weights
+from diffusion_jax.interop.sd_config import codec_from_config, unet_from_config
+from diffusion_jax.interop.sd_parts import (
+    CONFIG,
+    TEXT_STEM,
+    Part,
+    load_autoencoder,
+    load_unet,
+    weights,
+)
 from diffusion_jax.interop.sd_scheduler import Scheduled, read_scheduler
 from diffusion_jax.interop.stable_diffusion import (
     SCHEDULER,
     load_stable_diffusion,
     save_stable_diffusion,
 )
+from diffusion_jax.models.autoencoder import KLAutoencoder
 from diffusion_jax.models.conditioning import Known
+from diffusion_jax.models.latent_unet import LatentUNet
 from diffusion_jax.models.text_conditioning import Text
 from diffusion_jax.systems.latent import codec_of
 from diffusion_jax.training.cli import run_command
@@ -32,6 +42,47 @@ from diffusion_jax.training.latent_experiment import LatentExperiment
 from diffusion_jax.training.latents import Encode
 from diffusion_jax.training.runs import load_params, load_task
 from diffusion_jax.types import Condition, Params
+
+
+class Modules(NamedTuple):
+    """Networks of a folder, without their parameters.
+
+    Attributes:
+        unet: the U-Net.
+        codec: the autoencoder.
+        features: of a token, by the text encoder.
+    """
+
+    unet: LatentUNet
+    codec: KLAutoencoder
+    features: int
+
+
+def modules(folder: Path, *, dtype: Any = jnp.float32) -> Modules:
+    """What the parts' config.json say; no array is read.
+
+    Args:
+        folder: of a pipeline of Stable Diffusion 1.x or 2.x.
+        dtype: of the U-Net's computation.
+
+    Raises:
+        ValueError: an SDXL, a U-Net that reads more than latents, or fields that aren't known here.
+        FileNotFoundError: a part that lacks its config.json.
+    """
+
+    def config(part: str) -> dict[str, Any]:
+        return read_json(folder / part / CONFIG)
+
+    unet, inputs = unet_from_config(config("unet"), dtype=dtype)
+    codec = codec_from_config(config("vae"))
+    if unet.sizes:
+        raise ValueError(f"{folder} is an SDXL, whose sizes and crops aren't trained here.")
+    if inputs.channels != codec.latents:
+        raise ValueError(
+            f"the U-Net of {folder} reads {inputs.channels} channels, and latents have "
+            f"{codec.latents}; one for inpainting isn't trained here."
+        )
+    return Modules(unet, codec, inputs.text)
 
 
 @functools.lru_cache(maxsize=2)
@@ -63,7 +114,7 @@ class CheckpointCodec:
     folder: Path
 
     def functions(self) -> tuple[Encode, Encode]:
-        codec = codec_of(codec_part(self.folder).module, {})
+        codec = codec_of(modules(self.folder).codec, {})
         return codec.encoder, codec.decoder
 
     def arrays(self, data_dir: Path | None) -> dict[str, Any]:

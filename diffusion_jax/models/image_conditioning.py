@@ -103,7 +103,8 @@ class Inpainting(Conditioning):
 
     "image" [b h w c] in [-1, 1] and "mask" [b h w 1], 1 where it is known. Training cuts one box
     from each picture, of a height and width from `least` to `most` of its own. Null is a picture
-    of which nothing is known.
+    of which nothing is known. A model of latents is told "masked", those of the picture without
+    the hole.
 
     Attributes:
         least, most: height and width of the box, as fractions of the picture's.
@@ -155,7 +156,8 @@ class Inpainting(Conditioning):
 
     def condition(self, known: Known) -> Condition:
         mask = jnp.asarray(known["mask"], jnp.float32)
-        return Condition(image=jnp.concatenate([known["image"] * mask, mask], axis=-1))
+        masked = known["masked"] if "masked" in known else known["image"] * mask
+        return Condition(image=jnp.concatenate([masked, mask], axis=-1))
 
     def blank(self, shape: tuple[int, ...]) -> Known:
         return {"image": jnp.zeros(shape), "mask": jnp.zeros((*shape[:3], 1))}

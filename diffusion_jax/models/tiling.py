@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-Codec = Callable[[Array], Array]  # [b h w c] -> [b factor*h factor*w c2]
+Half = Callable[[Array], Array]  # [b h w c] -> [b factor*h factor*w c2]
 
 
 def sliced(run: Callable[[Array], Array], x: Float[Array, "b ..."]) -> Float[Array, "b ..."]:
@@ -17,7 +17,7 @@ def sliced(run: Callable[[Array], Array], x: Float[Array, "b ..."]) -> Float[Arr
 
 
 def tiled(
-    run: Codec,
+    run: Half,
     x: Float[Array, "b h w c"],
     *,
     tile: int,
@@ -55,8 +55,8 @@ def tiled(
     tall, wide = min(tile, height), min(tile, width)
     corners = [
         (top, left)
-        for top in _starts(height, tall, overlap, factor)
-        for left in _starts(width, wide, overlap, factor)
+        for top in _starts(height, tall, overlap)
+        for left in _starts(width, wide, overlap)
     ]
     tiles = jnp.stack([x[:, top : top + tall, left : left + wide] for top, left in corners])
     answers = jax.lax.map(run, tiles)
@@ -75,10 +75,11 @@ def tiled(
     return total / weights[None, :, :, None]
 
 
-def _starts(side: int, tile: int, overlap: int, factor: int | Fraction) -> list[int]:
+def _starts(side: int, tile: int, overlap: int) -> list[int]:
     """Where tiles begin, the last so that it ends at the side's end."""
-    starts = list(range(0, max(side - tile, 0), tile - overlap))
-    return [*starts, side - tile]
+    if side == tile:  # which may be no longer than the overlap
+        return [0]
+    return [*range(0, side - tile, tile - overlap), side - tile]
 
 
 def _ramp(side: int, overlap: int) -> np.ndarray:

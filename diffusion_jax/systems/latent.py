@@ -150,8 +150,8 @@ def shrunk_mask(mask: Float[Array, "b h w 1"], size: tuple[int, int]) -> Float[A
 def in_latents(known: Known, encode: Callable[[Array], Array]) -> Known:
     """What is known of pictures, as a model of their latents is told it.
 
-    A picture, "image", becomes its latents; one with a "mask" that of what is known of it, and the
-    mask `shrunk_mask`. Everything else stays.
+    A picture, "image", becomes its latents, and a "mask" `shrunk_mask`; "masked" are the latents of
+    what is known of the picture. Everything else stays.
 
     Args:
         known: arrays [b ...]; pictures in [-1, 1].
@@ -161,10 +161,11 @@ def in_latents(known: Known, encode: Callable[[Array], Array]) -> Known:
     """
     if "image" not in known:
         return known
+    z = encode(known["image"])
     if "mask" not in known:
-        return {**known, "image": encode(known["image"])}
-    z = encode(known["image"] * known["mask"])
-    return {**known, "image": z, "mask": shrunk_mask(known["mask"], (z.shape[1], z.shape[2]))}
+        return {**known, "image": z}
+    mask = shrunk_mask(known["mask"], (z.shape[1], z.shape[2]))
+    return {**known, "image": z, "mask": mask, "masked": encode(known["image"] * known["mask"])}
 
 
 def codec_of(network: Any, params: Params, *, scale: Scalar = 1.0, shift: Scalar = 0.0) -> Codec:

@@ -2,26 +2,37 @@
 
 import dataclasses
 import io
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import tyro
+from jax.sharding import Mesh
 
 from diffusion_jax.data import save_png
 from diffusion_jax.data.files import write_atomically
 from diffusion_jax.models.conditioning import Known
 from diffusion_jax.systems.codes import CodePictures
 from diffusion_jax.training.code_pictures import CodeTask
+from diffusion_jax.training.distributed import to_host
 from diffusion_jax.training.drawing import in_batches, mosaic
 from diffusion_jax.training.known_cli import Told, check_finite, known_from
 from diffusion_jax.training.needs import check_pinned
 from diffusion_jax.training.runs import load_params, load_task
 from diffusion_jax.training.sample_cli import check_writable, sample_command
 from diffusion_jax.training.sampling import check_known, count_of
+from diffusion_jax.training.sharding import (
+    MeshOptions,
+    batch_parts,
+    batched,
+    check_divides,
+    replicated,
+    spread,
+    under,
+)
 from diffusion_jax.training.signals import ended_at_once
 from diffusion_jax.training.task import check_seed
 
@@ -60,7 +71,9 @@ class CodeOptions:
     npz: Path | None = None
     """where arrays go: pictures [n h w c] float32 in [-1, 1], seed, and what was told"""
     batch_size: int = 16
-    """pictures at a time"""
+    """pictures at a time, over all devices"""
+    mesh: Annotated[MeshOptions, tyro.conf.arg(name="")] = MeshOptions()
+    """which devices"""
     data_dir: Path | None = None
     """folder of prepared TFDS sets, for held-out examples and the words of prompts"""
     recipe: Path | None = None
@@ -79,14 +92,18 @@ def code_command(argv: Sequence[str]) -> None:
     assert isinstance(task, CodeTask), "draws_codes"
     check_pinned(options.run_dir)
     how = chosen(task, options)
+    mesh = options.mesh.make()
+    check_divides(options.batch_size, batch_parts(mesh), what="--batch-size")
     for path in filter(None, (options.out, options.npz)):
         check_writable(path)
+    if options.npz and options.npz.resolve() == options.out.resolve():
+        raise ValueError(f"--out and --npz are both {options.out}; one would replace the other.")
     with ended_at_once():
         known = known_from(task, options.num, options.told, options.data_dir)
         check_known(task, known, how["guidance"])
-        params = load_params(task, options.run_dir, options.weights, options.step)
-        system = task.system(params, **how)
-        pictures = draw_codes(system, known, seed=options.seed, batch_size=options.batch_size)
+        params = load_params(task, options.run_dir, options.weights, options.step, mesh)
+        told: dict[str, Any] = {"seed": options.seed, "batch_size": options.batch_size}
+        pictures = draw_codes(task.system(params, **how), known, mesh=mesh, **told)
     save_png(options.out, mosaic(pictures, options.told.prompt if options.captions else ()))
     print(f"wrote {options.num} pictures to {options.out}")
     if options.npz:
@@ -98,8 +115,13 @@ def code_command(argv: Sequence[str]) -> None:
 
 def draws_codes(argv: Sequence[str]) -> bool:
     """Whether a command line names a run of a `CodeTask`."""
-    recipe = next((argv[i + 1] for i, a in enumerate(argv[:-1]) if a == "--recipe"), None)
-    run = next((a for a in argv if (Path(a) / "recipe.json").is_file()), None)
+    spread_out = [
+        part for word in argv for part in (word.split("=", 1) if "--" in word else [word])
+    ]
+    recipe = next((b for a, b in itertools.pairwise(spread_out) if a == "--recipe"), None)
+    flagged = {b for a, b in itertools.pairwise(spread_out) if a.startswith("--")}
+    runs = (a for a in argv if a not in flagged and (Path(a) / "recipe.json").is_file())
+    run = next(runs, None)
     if run is None:
         return False
     return isinstance(load_task(Path(run), Path(recipe) if recipe else None), CodeTask)
@@ -128,23 +150,47 @@ def chosen(task: CodeTask, options: CodeOptions) -> dict:
     return how
 
 
-_sample = jax.jit(CodePictures.sample)
-
-
 def draw_codes(
-    system: CodePictures, known: Known, *, seed: int, batch_size: int, desc: str | None = None
+    system: CodePictures,
+    known: Known,
+    *,
+    seed: int,
+    batch_size: int,
+    mesh: Mesh,
+    desc: str | None = None,
 ) -> np.ndarray:
     """All pictures [n h w c] in [-1, 1] of what is known, a batch at a time, with a progress bar.
 
     Picture i depends on the seed, i and what is known of it.
+
+    Args:
+        system: copied to every device of the mesh.
+        known: arrays [n ...].
+        seed: of the draws.
+        batch_size: pictures at a time, over all devices.
+        mesh: the devices.
+        desc: of the bar.
+
+    Raises:
+        ValueError: the batch doesn't divide among the devices.
     """
+    check_divides(batch_size, batch_parts(mesh), what="the sampling batch size")
+    whole, cut = replicated(mesh), batched(mesh)
+    apart = dataclasses.replace(system, codec=jax.device_get(system.codec))  # from one device
+    everywhere = jax.jit(lambda system: system, out_shardings=whole)(apart)
+    sample = jax.jit(
+        under(mesh, CodePictures.sample),
+        in_shardings=(whole, whole, cut, cut),
+        out_shardings=cut,
+    )
     key = jax.random.key(seed)
 
-    def run(index: jax.Array) -> jax.Array:
+    def run(index: jax.Array) -> np.ndarray:
+        numbers = np.asarray(index)
         some = {
-            name: jnp.take(jnp.asarray(value), index, axis=0, mode="clip")
+            name: np.take(np.asarray(value), numbers, axis=0, mode="clip")
             for name, value in known.items()
         }
-        return _sample(system, key, some, index)
+        return to_host(sample(everywhere, key, *spread((some, numbers), mesh)))
 
     return in_batches(run, count_of(known), batch_size, desc=desc)

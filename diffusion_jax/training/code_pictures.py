@@ -17,6 +17,7 @@ from diffusion_jax.losses.autoregressive import code_loss
 from diffusion_jax.models.code_transformer import CodeTransformer
 from diffusion_jax.systems.codes import CodePictures
 from diffusion_jax.training.latents import codec_params, load_vq
+from diffusion_jax.training.sharding import batch_parts
 from diffusion_jax.training.task import ToldTask
 from diffusion_jax.types import Batch, Key, Loss, Params
 
@@ -86,5 +87,8 @@ class CodeTask(ToldTask):
         from diffusion_jax.training.sampling import usual_known
 
         known = usual_known(self, 32, data_dir)
-        pictures = draw_codes(self.system(params), known, seed=self.seed, batch_size=8)
+        size = math.lcm(8, batch_parts(mesh))
+        pictures = draw_codes(
+            self.system(params), known, seed=self.seed, batch_size=size, mesh=mesh
+        )
         return grid(to_uint8(pictures), columns=8, scale=max(1, 32 // pictures.shape[1]))

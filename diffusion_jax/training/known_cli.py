@@ -160,13 +160,14 @@ def known_from(experiment: ToldTask, num: int, told: Told, data_dir: Path | None
         )
     whole = experiment.conditioning
     parts = whole.parts if isinstance(whole, conditions.Joined) else (whole,)
-    if told.prompt and experiment.tokenizer is not None:
-        known = experiment.tokenizer(data_dir)
-        parts = tuple(Text(known, p.drop) if isinstance(p, Tokens) else p for p in parts)
+    if experiment.tokenizer is not None:
+        words = experiment.tokenizer(data_dir)
+        parts = tuple(Text(words, p.drop) if isinstance(p, Tokens) else p for p in parts)
     reads: dict[str, Conditioning | None] = {
         kind[0]: part for part in parts if (kind := reader_of(part)) is not None
     }
-    reads.setdefault("inpaint", None)  # with any model: its sampler keeps the pixels
+    if len(experiment.image_shape) == 3:  # any model of pictures: its sampler keeps the pixels
+        reads.setdefault("inpaint", None)
     values: dict[str, Any] = {
         **{name: getattr(told, name) for name, _ in READERS.values()},
         "inpaint": told.inpaint and (told.inpaint, told.mask),

@@ -141,6 +141,8 @@ class LatentExperiment(Experiment):
                     f"{name} is made of the pictures, which the latents' data set doesn't have; "
                     "encode them on the fly."
                 )
+        if self.augment is not None and not self.on_the_fly:
+            raise ValueError("latents aren't augmented; encode the pictures on the fly.")
         self._check_condition()
 
     def _check_condition(self) -> None:

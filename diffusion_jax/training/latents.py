@@ -29,6 +29,7 @@ from diffusion_jax.data import Source
 from diffusion_jax.data.files import write_atomically
 from diffusion_jax.systems.latent import Codec
 from diffusion_jax.training.codecs import CodecTask, load_codec
+from diffusion_jax.training.distributed import said_by_all
 from diffusion_jax.training.needs import identity
 from diffusion_jax.training.picture_codecs import VQTask
 from diffusion_jax.training.runs import load_params
@@ -107,7 +108,7 @@ def scale_of(run_dir: Path, data_dir: Path | None = None) -> Scale:
     """
     run_dir = Path(run_dir).resolve()
     file = run_dir / "latents" / f"scale_{identity(run_dir)['digest']}.json"
-    if file.is_file():
+    if all(there == "True" for there in said_by_all(str(file.is_file()))):
         return Scale(**json.loads(file.read_text()))
     task = load_codec(run_dir)
     source = task.source("train", data_dir)
@@ -179,13 +180,13 @@ def _kept(
     """What `encode` makes of all of a source, in files of `PER_FILE` records, mapped to memory."""
     run_dir = Path(run_dir).resolve()
     task.check_source(source)
-    of = f"{what} {identity(run_dir)['digest']} {source.name} {len(source)} {PER_FILE}"
+    of = f"{what} {identity(run_dir)['digest']} {len(source)} {PER_FILE} {_sampled(source)}"
     folder = run_dir / "latents" / hashlib.sha256(of.encode()).hexdigest()[:16]
     files = [folder / f"{k:05d}.npy" for k in range(-(-len(source) // PER_FILE))]
     own = range(jax.process_index(), len(files), jax.process_count())
     missing = [k for k in own if not files[k].is_file()]
-    if missing:
-        run = _encoder(encode, codec_params(run_dir))
+    if any(int(count) for count in said_by_all(str(len(missing)))):
+        run = _encoder(encode, codec_params(run_dir))  # which all processes read together
         folder.mkdir(parents=True, exist_ok=True)
         for k in tqdm(missing, desc=f"{what} of {source.name}", unit="file", disable=None):
             numbers = np.arange(k * PER_FILE, min((k + 1) * PER_FILE, len(source)))
@@ -195,6 +196,14 @@ def _kept(
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(f"{what} of {source.name}")
     return tuple(np.load(file, mmap_mode="r", allow_pickle=False) for file in files)
+
+
+def _sampled(source: Source) -> str:
+    """A digest of some of the pictures: a name and a length may be those of other data."""
+    digest = hashlib.sha256()
+    for number in np.unique(np.linspace(0, len(source) - 1, 64).round()):
+        digest.update(np.asarray(source[int(number)]["image"]).tobytes())
+    return digest.hexdigest()
 
 
 def _encoder(encode: Encode, params: Params) -> Callable[[np.ndarray], np.ndarray]:

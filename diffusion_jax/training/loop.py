@@ -98,9 +98,9 @@ def train(experiment: Task, options: Options, run_dir: Path, *, show: bool = Tru
     check_task(experiment, options)
     show = show and speaks()
     optimizer = experiment.optimizer(experiment.learning_rate)
-    mesh, like = planned(experiment, optimizer, options.mesh)
-    source = experiment.source("train", options.data_dir)
+    source = experiment.source("train", options.data_dir)  # which keeps what planning may ask for
     experiment.check_source(source)
+    mesh, like = planned(experiment, optimizer, options.mesh)
 
     folder = run_dir / "checkpoints"
     state, done = resume(experiment, optimizer, folder, like, show=show)
@@ -223,7 +223,8 @@ def _begun(experiment: Task, optimizer: optax.GradientTransformation, like: Stat
         params = init(jax.random.key(experiment.seed))
     else:
         params = jax.device_put(params, shardings_of(like.params))
-    extra = jax.device_put(experiment.first_extra(), shardings_of(like.extra))
+    first = jax.device_get(experiment.first_extra())  # which may lie on one device
+    extra = jax.device_put(first, shardings_of(like.extra))
 
     def start(params: Params, extra: Extra) -> State:
         return init_state(params, optimizer, extra)

@@ -22,6 +22,7 @@ from diffusion_jax.training.editing_cli import (
 from diffusion_jax.training.embedding_cli import Turned, turned
 from diffusion_jax.training.experiment import Experiment
 from diffusion_jax.training.known_cli import Told, as_flag, check_finite, known_from
+from diffusion_jax.training.needs import check_pinned
 from diffusion_jax.training.runs import load_experiment, load_params
 from diffusion_jax.training.sampler_cli import (
     GridName,
@@ -127,6 +128,7 @@ def sample_command(argv: Sequence[str]) -> None:
     """sample.py RUN [--flags]."""
     options = tyro.cli(SampleOptions, args=list(argv), prog="sample.py")
     experiment = load_experiment(options.run_dir, options.recipe)
+    check_pinned(options.run_dir)
     guidance = experiment.guidance if options.guidance is None else options.guidance
     check_numbers(options, guidance)
     flags = {flag: getattr(options, flag) for flag in ADJUSTS}

@@ -86,7 +86,6 @@ def test_what_a_tpu_would_need(folder, capsys):
     checkpoint_command(["--checkpoint", str(folder / "sd"), "--prompt", "a cat", *flags])
     said = capsys.readouterr().out
     assert "compiled for v5e:2x2: 4 chips" in said and "fits" in said
-    with pytest.raises(ValueError, match="doesn't divide|must be a multiple"):
-        checkpoint_command(
-            ["--checkpoint", str(folder / "sd"), "--prompt", "a", *flags[:2], "--batch-size", "3"]
-        )
+    with pytest.raises(ValueError, match="--batch-size"):
+        few = [*flags[:2], "--batch-size", "3"]
+        checkpoint_command(["--checkpoint", str(folder / "sd"), "--prompt", "a", *few])
