@@ -8,7 +8,7 @@ Not trained to its end yet: steps and sizes are first guesses.
 
 from pathlib import Path
 
-from diffusion_jax import DPMSolverPP, Gaussian, Rectified, V
+from diffusion_jax import DDIM, Gaussian, Rectified, V
 from diffusion_jax.data import in_memory, joined, shrunk
 from diffusion_jax.models import (
     Embedding,
@@ -86,7 +86,7 @@ def recipe(
         steps=steps,
         seed=seed,
         ema_decay=ema_decay,
-        sampler=DPMSolverPP(order=2),
+        sampler=DDIM(eta=1.0),
         guidance=2.0,
         needs=(clip,),
     )
