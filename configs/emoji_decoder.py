@@ -3,7 +3,8 @@
     python train.py configs/emoji64_clip.py
     python train.py configs/emoji_decoder.py --clip runs/emoji64_clip
 
-Not trained to its end yet: steps and sizes are first guesses.
+4,500 steps took 75 minutes beside other work on two cores. A judge takes what it draws of held-out
+pictures' own embeddings for their concept, one of 78, in 48 % (docs/unclip.md).
 """
 
 from pathlib import Path
