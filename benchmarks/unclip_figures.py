@@ -39,12 +39,16 @@ from diffusion_jax.systems.unclip import Prior, unit  # noqa: E402
 from diffusion_jax.training.embeddings import embeddings  # noqa: E402
 from diffusion_jax.training.stages import load_prior  # noqa: E402
 
-PROMPTS = ("wolf, in noto style", "rose, in fluent3d style", "sun with face, in openmoji style")
+PROMPTS = (
+    "cat face, in noto style",
+    "automobile, in noto style",
+    "grinning face, in twemoji style",
+)
 PAIRS = ((0, 1), (2, 0))
 EDITS = (
-    ("wolf, in noto style", "fox, in noto style"),
-    ("rose, in fluent3d style", "sunflower, in fluent3d style"),
-    ("sun with face, in openmoji style", "full moon face, in openmoji style"),
+    ("cat face, in noto style", "tiger face, in noto style"),
+    ("automobile, in noto style", "bus, in noto style"),
+    ("grinning face, in twemoji style", "crying face, in twemoji style"),
 )
 WORDS = ("pizza", "heart", "fish")
 SIGNS = ("stop sign, in noto style", "sign that says deep learning", "no entry sign")

@@ -48,7 +48,7 @@ def regression(said: Embeddings, concepts: np.ndarray) -> GridSearchCV:
 def main(
     priors: tyro.conf.Positional[tuple[Path, ...]],
     guidance: tuple[float, ...] = (1.0,),
-    draws: int = 16,
+    draws: int = 4,
     seed: int = 0,
     data_dir: Path | None = None,
 ) -> None:
@@ -95,6 +95,7 @@ def main(
             many = [from_prior(prior, told, seed=seed + i, count=1) for i in range(draws)]
             rows[f"{name}: one draw"] = measure(many[0])
             rows[f"{name}: mean of {draws}"] = measure(np.mean(many, axis=0))
+            print(f"{name}: measured", flush=True)
     print("\n" + table(rows, "prior"))
 
 

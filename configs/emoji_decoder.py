@@ -3,12 +3,13 @@
     python train.py configs/emoji64_clip.py
     python train.py configs/emoji_decoder.py --clip runs/emoji64_clip
 
-Not trained to its end yet: steps and sizes are first guesses.
+4,500 steps took 75 minutes beside other work on two cores. A judge takes what it draws of held-out
+pictures' own embeddings for their concept, one of 78, in 48 % (docs/unclip.md).
 """
 
 from pathlib import Path
 
-from diffusion_jax import DPMSolverPP, Gaussian, Rectified, V
+from diffusion_jax import DDIM, Gaussian, Rectified, V
 from diffusion_jax.data import in_memory, joined, shrunk
 from diffusion_jax.models import (
     Embedding,
@@ -86,7 +87,7 @@ def recipe(
         steps=steps,
         seed=seed,
         ema_decay=ema_decay,
-        sampler=DPMSolverPP(order=2),
+        sampler=DDIM(eta=1.0),
         guidance=2.0,
         needs=(clip,),
     )

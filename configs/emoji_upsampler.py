@@ -18,7 +18,7 @@ from diffusion_jax.training.optimizers import adamw, warmed_up_cosine
 
 def recipe(
     dataset: Literal["emoji64", "emoji128"] = "emoji64",
-    steps: int = 2000,
+    steps: int = 8000,
     batch_size: int = 32,
     seed: int = 0,
     learning_rate: float = 1e-3,
