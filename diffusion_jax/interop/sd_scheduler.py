@@ -65,16 +65,34 @@ _CLASSES: Mapping[str, tuple[str, Any]] = {
 }
 
 
+# Fields that change what is drawn, and the values that are followed here.
+_FOLLOWED: Mapping[str, tuple[Any, ...]] = {
+    **{
+        f"use_{kind}": (False, None)
+        for kind in ("karras_sigmas", "exponential_sigmas", "beta_sigmas", "lu_lambdas")
+    },
+    "use_flow_sigmas": (False, None),
+    "thresholding": (False, None),
+    "algorithm_type": ("dpmsolver++", None),
+    "solver_type": ("midpoint", "bh2", None),
+    "variance_type": ("fixed_small", "fixed_small_log", None),
+    "skip_prk_steps": (True, None),
+}
+# Multistep solvers of diffusers' make a grid of one more step, and leave out the one before last.
+_INNER = ("DPMSolverMultistepScheduler", "UniPCMultistepScheduler")
+
+
 def read_scheduler(config: Mapping[str, Any]) -> Scheduled:
     """The parts that a scheduler's configuration stands for.
 
-    LMS, a multistep method on the same lines, is answered by DDIM, of first order.
+    LMS, a multistep method on the same lines, is answered by DDIM, of first order; `clip_sample` is
+    for pixels, and not followed.
 
     Args:
         config: of scheduler_config.json.
 
     Raises:
-        ValueError: nothing is said, or a class, a table or a prediction that isn't here.
+        ValueError: nothing is said, or a class, a table, a prediction or an option that isn't here.
     """
     if not config:
         raise ValueError("nothing says how this checkpoint was trained: it has no scheduler.")
@@ -83,6 +101,12 @@ def read_scheduler(config: Mapping[str, Any]) -> Scheduled:
         raise ValueError(
             f"the scheduler {name!r} isn't known here; {', '.join(sorted(_CLASSES))} are."
         )
+    for field, values in _FOLLOWED.items():
+        if config.get(field) not in values and field in config:
+            raise ValueError(
+                f"{field} is {config[field]!r}, which isn't followed here; "
+                f"{' or '.join(repr(value) for value in values if value is not None)} is."
+            )
     spacing, make = _CLASSES[name]
     steps = int(config.get("num_train_timesteps", 1000))
     prediction = config.get("prediction_type", "epsilon")
@@ -106,6 +130,7 @@ def read_scheduler(config: Mapping[str, Any]) -> Scheduled:
         steps=steps,
         offset=int(config.get("steps_offset", 0)),
         clean=_ends_clean(name, config),
+        inner=name in _INNER and spacing != "trailing",
     )
     return Scheduled(
         process=Gaussian(ZeroTerminalSNR(table) if zero else table),
@@ -144,13 +169,17 @@ def _ends_clean(name: str, config: Mapping[str, Any]) -> bool:
     return True
 
 
-def _grid(n: int, *, spacing: str, steps: int, offset: int, clean: bool) -> Float[Array, " {n}+1"]:
+def _grid(
+    n: int, *, spacing: str, steps: int, offset: int, clean: bool, inner: bool
+) -> Float[Array, " {n}+1"]:
     """n + 1 times of a table, by a name of diffusers'."""
     match spacing:
         case "leading":
-            times = leading(n, steps, offset)
+            times = leading(n + inner, steps, offset)
         case "trailing":
             times = trailing(n, steps)
         case _:
-            times = linspace(n, steps)
+            times = linspace(n + inner, steps)
+    if inner:
+        times = jnp.concatenate([times[:-2], times[-1:]])
     return times if clean else times.at[-1].set(jnp.float32(np.float32(1 / steps)))

@@ -1,9 +1,11 @@
 """Schedulers' configurations as our parts."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import diffusion_jax as dj
+from diffusion_jax.interop.sd_original import _published
 from diffusion_jax.interop.sd_scheduler import read_scheduler
 
 SD15 = {
@@ -42,6 +44,19 @@ def test_an_order_is_kept():
     assert read_scheduler(config).sampler == dj.DPMSolverPP(order=3)
 
 
+def test_nothing_said_is_refused():
+    with pytest.raises(ValueError, match="nothing says how"):
+        read_scheduler({})
+
+
+@pytest.mark.parametrize(("features", "prediction"), [(768, "epsilon"), (1024, "v_prediction")])
+def test_a_single_file_has_its_familys_table(features, prediction):
+    told = _published(features, jnp.float32).scheduler | {"prediction_type": prediction}
+    found = read_scheduler(told)
+    assert found.process == dj.Gaussian(dj.ScaledLinearBeta())
+    assert found.parameterization == (dj.Noise() if prediction == "epsilon" else dj.V())
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
@@ -51,6 +66,9 @@ def test_an_order_is_kept():
         ({"timestep_spacing": "log"}, "timestep_spacing is 'log'"),
         ({"trained_betas": [0.1, 0.2]}, "trained_betas aren't read"),
         ({"rescale_betas_zero_snr": True}, "goes with v_prediction or sample"),
+        ({"use_karras_sigmas": True}, "use_karras_sigmas is True, which isn't followed"),
+        ({"algorithm_type": "sde-dpmsolver++"}, "algorithm_type is 'sde-dpmsolver"),
+        ({"skip_prk_steps": False}, "skip_prk_steps is False"),
     ],
 )
 def test_what_is_not_known_is_refused(more, message):
