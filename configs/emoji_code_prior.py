@@ -4,7 +4,8 @@
     python train.py configs/emoji_code_prior.py --clip runs/emoji64_clip
 
 1,500 steps took 20 minutes on two cores, and weren't enough: of 6.93 nats a code it explains 1.2,
-and its draws have a cosine of 0.26 with held-out pictures' embeddings (docs/unclip.md).
+and the better of two draws has a cosine of 0.26 with a held-out picture's embedding
+(docs/unclip.md).
 """
 
 from pathlib import Path

@@ -3,8 +3,8 @@
     python train.py configs/emoji64_clip.py
     python train.py configs/emoji_prior.py --clip runs/emoji64_clip
 
-1,500 steps took 22 minutes on two cores. Its draws have a cosine of 0.40 with the embeddings of
-held-out pictures (docs/unclip.md).
+1,500 steps took 22 minutes on two cores. The better of two draws has a cosine of 0.40 with the
+embedding of a held-out picture (docs/unclip.md).
 """
 
 from pathlib import Path
