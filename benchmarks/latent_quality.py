@@ -3,8 +3,9 @@ runs/emoji_latents runs/emoji_pixels runs/emoji_codes --judge runs/emoji64_judge
 
 Each run draws the test split's concepts, 64x64, which it hasn't seen, and a CLIP that has seen them
 (configs/emoji64_clip.py --split train+test) says what they are; the columns are those of
-benchmarks/unclip_quality.py. Beside them: parameters, operations and seconds of training, and how
-many pictures a second are drawn, in batches of one size, the median of some after the first.
+benchmarks/unclip_quality.py. Beside them: parameters, steps of training and the operations of all
+of them (forward, backward and the optimizer's products, counted from shapes), and how many pictures
+a second are drawn, in batches of one size, the median of some after the first.
 """
 
 import json
@@ -28,8 +29,10 @@ from unclip_runs import table  # noqa: E402
 from diffusion_jax.data import grid, save_png, to_uint8  # noqa: E402
 from diffusion_jax.data.files import write_atomically  # noqa: E402
 from diffusion_jax.systems.codes import CodePictures  # noqa: E402
+from diffusion_jax.training.ahead import abstract_step  # noqa: E402
 from diffusion_jax.training.code_pictures import CodeTask  # noqa: E402
 from diffusion_jax.training.experiment import Experiment  # noqa: E402
+from diffusion_jax.training.flops import count_flops  # noqa: E402
 from diffusion_jax.training.known_cli import Told, known_from  # noqa: E402
 from diffusion_jax.training.runs import load_params, load_task  # noqa: E402
 from diffusion_jax.training.sampling import make_sample  # noqa: E402
@@ -66,10 +69,12 @@ def drawn(
         began = time.perf_counter()
         pictures.append(np.asarray(draw(jnp.asarray(index), told)))
         seconds.append(time.perf_counter() - began)
-    lines = (run / "metrics.jsonl").read_text().splitlines()
+    step, arguments = abstract_step(task, data_mesh(1))
+    trained = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["step"]
     costs = {
         "parameters, M": sum(x.size for x in jax.tree.leaves(params)) / 1e6,
-        "steps": json.loads(lines[-1])["step"],
+        "steps": trained,
+        "training, PFLOP": trained * count_flops(step, *arguments) / 1e15,
         "pictures a second": size / float(np.median(seconds[1:] or seconds)),
     }
     return np.concatenate(pictures)[: len(texts)], costs

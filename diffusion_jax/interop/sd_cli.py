@@ -27,11 +27,17 @@ from diffusion_jax.interop.sd_drawing import (
 )
 from diffusion_jax.interop.sd_lora import merge_lora
 from diffusion_jax.interop.sd_original import Prediction, load_single_file
-from diffusion_jax.interop.sd_system import load_tokenizers, system_of, tokens_of, told_of
+from diffusion_jax.interop.sd_system import (
+    load_tokenizers,
+    system_of,
+    tokens_of,
+    told_of,
+    zeros_for_nothing,
+)
 from diffusion_jax.interop.stable_diffusion import StableDiffusion, load_stable_diffusion
 from diffusion_jax.models.conditioning import Known
 from diffusion_jax.samplers import DDIM, Ancestral, DPMSolverPP, UniPC
-from diffusion_jax.systems.latent import LatentDiffusion, begun
+from diffusion_jax.systems.latent import LatentDiffusion, begun, in_tiles, one_by_one
 from diffusion_jax.training.chips import chip_of
 from diffusion_jax.training.drawing import mosaic
 from diffusion_jax.training.known_cli import check_finite, in_range
@@ -96,6 +102,10 @@ class CheckpointOptions:
     """which files of the folder, such as fp16"""
     bfloat16: bool = False
     """compute and keep parameters in bfloat16"""
+    tile: int | None = None
+    """see pictures in squares of so many pixels, for the codec's sake: large ones in less memory"""
+    sliced: bool = False
+    """decode a batch's pictures one by one, on one device: large batches in less memory"""
     batch_size: int = 1
     """pictures at a time, over all devices"""
     devices: int | None = None
@@ -123,6 +133,8 @@ def checkpoint_command(argv: Sequence[str]) -> None:
         else options.devices
     )
     check_divides(options.batch_size, batch_parts(mesh), what="--batch-size")
+    if options.sliced and mesh.size > 1:
+        raise ValueError(f"--sliced is for one device, and there are {mesh.size}: add --devices 1.")
     parts = load(options)
     size = options.size or default_size(parts)
     system = system_of(
@@ -132,6 +144,12 @@ def checkpoint_command(argv: Sequence[str]) -> None:
         guidance=None if options.guidance == 1.0 else options.guidance,
         sampler=None if options.sampler == "checkpoint" else SAMPLERS[options.sampler],
     )
+    if options.tile:
+        system = dataclasses.replace(
+            system, codec=in_tiles(system.codec, options.tile, parts.codec.module.factor)
+        )
+    if options.sliced:
+        system = dataclasses.replace(system, codec=one_by_one(system.codec))
     if options.init_image:
         strength = 0.8 if options.strength is None else options.strength
         system = dataclasses.replace(system, stage=begun(system.stage, strength))
@@ -185,6 +203,8 @@ def check(options: CheckpointOptions) -> None:
     if options.strength is not None and not 0 < options.strength <= 1:
         raise ValueError(f"--strength is {options.strength}; it must be over 0 and at most 1.")
     check_finite("--lora-scale", options.lora_scale)
+    if options.size and min(options.size) < 1:
+        raise ValueError(f"--size is {options.size}; both must be at least 1.")
     if options.variant and options.checkpoint.is_file():
         raise ValueError("--variant chooses among a folder's files, and --checkpoint is one file.")
     if options.prediction and not options.checkpoint.is_file():
@@ -229,6 +249,7 @@ def told(options: CheckpointOptions, parts: StableDiffusion, size: tuple[int, in
         size,
         weights=[jnp.asarray(one.weights) for one in prompted.texts],
         negative_weights=[jnp.asarray(one.weights) for one in prompted.negative],
+        zeros=not options.negative and zeros_for_nothing(parts),
     )
 
 

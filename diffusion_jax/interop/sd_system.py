@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
@@ -80,6 +81,12 @@ def load_tokenizers(folder: str | os.PathLike[str], parts: StableDiffusion) -> l
     return [BytePairs.from_folder(path) for path in present[: len(parts.texts)]]
 
 
+def zeros_for_nothing(parts: StableDiffusion) -> bool:
+    """Whether guidance without a negative text has zeros for its features: SDXL was trained so."""
+    xl = parts.unet.module.sizes > 0
+    return xl and bool(parts.pipeline.get("force_zeros_for_empty_prompt", True))
+
+
 class Prompted(NamedTuple):
     """Texts and negative ones in equally many chunks, for each encoder.
 
@@ -118,6 +125,7 @@ def told_of(
     negative_weights: Sequence[Any] | None = None,
     original: tuple[int, int] | None = None,
     corner: tuple[int, int] = (0, 0),
+    zeros: bool = False,
 ) -> Known:
     """What the U-Net is told: "tokens" and "negative", and of SDXL "vector" and "negative_vector".
 
@@ -127,6 +135,7 @@ def told_of(
         size: height and width of the pictures.
         weights, negative_weights: of each token; 1 by default.
         original, corner: SDXL's original size, by default `size`, and the crop's top and left.
+        zeros: the negative texts' features are zeros, as `zeros_for_nothing` asks of empty ones.
     """
     xl = parts.unet.module.sizes > 0
     layer: Any = "penultimate" if xl else "last"
@@ -137,6 +146,8 @@ def told_of(
         return read_texts(encoders, ids, plain if given is None else given)
 
     said, other = read(texts, weights), read(negative, negative_weights)
+    if zeros:
+        other = jax.tree.map(jnp.zeros_like, other)
     known = {"tokens": said.tokens, "negative": other.tokens}
     if xl:
         for name, one in (("vector", said), ("negative_vector", other)):

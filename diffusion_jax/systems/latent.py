@@ -9,6 +9,7 @@ Source: Rombach et al. 2022 (arXiv:2112.10752), sections 3.1, 3.2 and appendix G
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from functools import partial
 from typing import Any
 
@@ -18,6 +19,7 @@ from jaxtyping import Array, Float
 
 from diffusion_jax.editing import Replacement, renoise
 from diffusion_jax.models.conditioning import Known
+from diffusion_jax.models.tiling import sliced, tiled
 from diffusion_jax.systems.cascade import Stage
 from diffusion_jax.types import Index, Key, Params, Scalar
 
@@ -166,6 +168,41 @@ def in_latents(known: Known, encode: Callable[[Array], Array]) -> Known:
         return {**known, "image": z}
     mask = shrunk_mask(known["mask"], (z.shape[1], z.shape[2]))
     return {**known, "image": z, "mask": mask, "masked": encode(known["image"] * known["mask"])}
+
+
+def in_tiles(codec: Codec, tile: int, factor: int) -> Codec:
+    """The codec that sees squares of a picture one after another, a quarter of each overlapping.
+
+    Args:
+        codec: of pictures.
+        tile: side of the squares in pixels, a multiple of four times the factor.
+        factor: how much smaller latents are.
+
+    Raises:
+        ValueError: another tile.
+    """
+    if tile < 1 or tile % (4 * factor):
+        raise ValueError(f"a tile of {tile} isn't possible; a multiple of {4 * factor} is.")
+    small = tile // factor
+
+    def encoder(params: Params, x: Array) -> Array:
+        run = partial(codec.encoder, params)
+        return tiled(run, x, tile=tile, overlap=tile // 4, factor=Fraction(1, factor))
+
+    def decoder(params: Params, z: Array) -> Array:
+        run = partial(codec.decoder, params)
+        return tiled(run, z, tile=small, overlap=small // 4, factor=factor)
+
+    return replace(codec, encoder=encoder, decoder=decoder)
+
+
+def one_by_one(codec: Codec) -> Codec:
+    """The codec that sees the pictures of a batch one after another."""
+
+    def alone(run: Callable[[Params, Array], Array]) -> Callable[[Params, Array], Array]:
+        return lambda params, x: sliced(partial(run, params), x)
+
+    return replace(codec, encoder=alone(codec.encoder), decoder=alone(codec.decoder))
 
 
 def codec_of(network: Any, params: Params, *, scale: Scalar = 1.0, shift: Scalar = 0.0) -> Codec:

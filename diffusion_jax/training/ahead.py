@@ -12,7 +12,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -92,14 +92,20 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
             del os.environ[name]
 
 
-def compile_step(task: Task, mesh: Mesh) -> Compiled:
-    """The training step."""
+def abstract_step(task: Task, mesh: Mesh) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    """The training step, and shapes, dtypes and shardings of its arguments."""
     optimizer = task.optimizer(task.learning_rate)
     like = abstract_like(functools.partial(first_state, task, optimizer), jax.random.key(0), mesh)
     step = make_step(
         task.loss(), optimizer, like, ema_decay=task.ema_decay, accumulate=task.accumulate
     )
-    return compiled(step, like, _key(), abstract_batch(task, mesh))
+    return step, (like, _key(), abstract_batch(task, mesh))
+
+
+def compile_step(task: Task, mesh: Mesh) -> Compiled:
+    """The training step."""
+    step, arguments = abstract_step(task, mesh)
+    return compiled(step, *arguments)
 
 
 def compile_sample(experiment: Experiment, mesh: Mesh, batch_size: int, steps: int) -> Compiled:

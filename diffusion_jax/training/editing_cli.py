@@ -72,7 +72,7 @@ def started_from(
     whole = experiment.grid
     return dataclasses.replace(
         experiment,
-        terminal=FromImage(experiment.beginning(picture, data_dir), strength),
+        terminal=FromImage(lambda: experiment.beginning(picture, data_dir), strength),
         grid=lambda steps: strength * whole(steps),
     )
 

@@ -22,6 +22,7 @@ from diffusion_jax.models.conditioning import Known
 from diffusion_jax.models.cuts import gathered
 from diffusion_jax.training.estimators import Estimator, choose_estimator
 from diffusion_jax.training.experiment import Experiment
+from diffusion_jax.training.latent_experiment import LatentExperiment
 from diffusion_jax.training.runs import load_experiment, restore_params
 from diffusion_jax.training.sample_cli import check_writable
 from diffusion_jax.training.sampling import known_of
@@ -90,6 +91,8 @@ def evaluate_command(argv: Sequence[str]) -> None:
     """evaluate.py RUN [--flags]."""
     options = tyro.cli(EvaluateOptions, args=list(argv), prog="evaluate.py")
     experiment = load_experiment(options.run_dir, options.recipe)
+    if isinstance(experiment, LatentExperiment):
+        raise ValueError("bits per dimension are of pictures, and this model is of latents.")
     if not isinstance(experiment.terminal, FromNoise):
         raise ValueError(
             f"this recipe's x_1 comes from {experiment.terminal}, not from noise alone, so the "

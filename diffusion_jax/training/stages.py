@@ -7,8 +7,11 @@ from typing import Any
 from diffusion_jax.models.conditioning import Known
 from diffusion_jax.models.image_conditioning import low_resolution
 from diffusion_jax.systems.cascade import Stage, as_told
+from diffusion_jax.systems.latent import LatentDiffusion
 from diffusion_jax.systems.unclip import CodeStage, Prior
 from diffusion_jax.training.experiment import Experiment
+from diffusion_jax.training.latent_experiment import LatentExperiment
+from diffusion_jax.training.latents import codec_with
 from diffusion_jax.training.needs import check_pinned
 from diffusion_jax.training.priors import CodePriorTask
 from diffusion_jax.training.runs import load_params, load_task
@@ -35,8 +38,11 @@ def stage_of(
 
     Raises:
         ValueError: guidance of a model that can't be guided, noise for one that enlarges nothing,
-            or a model that isn't of a fixed process from noise.
+            a model that isn't of a fixed process from noise, or one of latents whose shape isn't
+            given.
     """
+    if isinstance(experiment, LatentExperiment) and tuple(shape or ()) != experiment.shape:
+        raise ValueError("a model of latents draws no pictures by itself: `load_latent_diffusion`.")
     if experiment.init_schedule is not None or experiment.terminal != FromNoise():
         raise ValueError("a model whose schedule is learned, or whose x_1 needs data, is no stage.")
 
@@ -84,6 +90,35 @@ def load_stage(
     params = load_params(task, run_dir)
     how: Any = {"steps": steps, "guidance": guidance, "shape": shape, "augment": augment}
     return stage_of(task, params, **how)
+
+
+def load_latent_diffusion(
+    run_dir: Path,
+    *,
+    steps: int | None = None,
+    guidance: float | None = None,
+    data_dir: Path | None = None,
+) -> LatentDiffusion:
+    """A run of a model of latents with its codec; pictures that it is told of become `in_latents`.
+
+    Args:
+        run_dir: such as of configs/emoji_text.py.
+        steps, guidance: as of `stage_of`.
+        data_dir: of prepared TFDS sets, where the latents' scale isn't kept yet.
+
+    Raises:
+        ValueError: the run is of something else, or its codec has changed since; or as `stage_of`.
+    """
+    task = load_task(run_dir)
+    if not isinstance(task, LatentExperiment):
+        raise ValueError(f"{run_dir} holds no model of latents.")
+    check_pinned(run_dir)
+    frozen = task.frozen(data_dir)
+    if frozen.keys() != {"codec"}:
+        raise ValueError(f"{run_dir} isn't drawn from by itself; python {task.use(run_dir)}.")
+    params = load_params(task, run_dir)
+    stage = stage_of(task, params, steps=steps, guidance=guidance, shape=task.shape)
+    return LatentDiffusion(stage, codec_with(task.codec, frozen["codec"]))
 
 
 def load_prior(

@@ -6,7 +6,7 @@ and makes x_1 of example i from the key and i alone, so that a picture is the sa
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -146,18 +146,18 @@ class FromImage:
     """x at t = strength from one picture, with noise: where image-to-image begins.
 
     Attributes:
-        image: [h w c] in [-1, 1].
+        image: () -> [h w c] in [-1, 1]; of a model of latents, the picture's.
         strength: the first time of the grid.
     """
 
-    image: np.ndarray
+    image: Callable[[], np.ndarray] = field(repr=False)
     strength: float
 
     def check(self, process: Process) -> None:
         _check_not_random(process, self)
 
     def prepare(self, source: Callable[[], Source]) -> Array:
-        return jnp.asarray(self.image)
+        return jnp.asarray(self.image())
 
     def draw(self, arrays, process, key, index, label, shape):
         image = jnp.broadcast_to(arrays[None], (index.shape[0], *shape))

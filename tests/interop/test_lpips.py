@@ -7,9 +7,19 @@ import pytest
 
 from diffusion_jax.interop.lpips import load_lpips, lpips_judge
 from diffusion_jax.losses.autoencoding import perceptual_distance
-from diffusion_jax.models.vgg import VGG16
+from diffusion_jax.models.vgg import MEAN, STD, VGG16
 
 SMALL = VGG16((3, 4, 5, 6, 7))
+# the package's own, version 0.1
+CONVOLUTIONS = ["1.0", "1.2", "2.5", "2.7", "3.10", "3.12", "3.14"]
+CONVOLUTIONS += ["4.17", "4.19", "4.21", "5.24", "5.26", "5.28"]
+
+
+def test_names_and_constants_are_the_packages():
+    named = [name for name in arrays() if name.startswith("net.") and name.endswith(".weight")]
+    assert named == [f"net.slice{place}.weight" for place in CONVOLUTIONS]
+    np.testing.assert_allclose(MEAN, [-0.030, -0.088, -0.188])
+    np.testing.assert_allclose(STD, [0.458, 0.448, 0.450])
 
 
 def arrays(layout: str = "lpips", listed: bool = False) -> dict[str, np.ndarray]:

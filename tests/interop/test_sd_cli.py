@@ -62,6 +62,15 @@ def test_a_picture_to_begin_with(folder):
     assert near.shape == far.shape == (1, 64, 64, 3) and np.abs(near - far).max() > 0.01
 
 
+def test_a_codec_in_tiles_and_one_by_one(folder):
+    whole = drawn(folder, "--prompt", "a", "b", "--batch-size", "2")
+    asked = ["--prompt", "a", "b", "--batch-size", "2", "--sliced", "--devices", "1"]
+    one_tile = drawn(folder, *asked, "--tile", "64")
+    np.testing.assert_allclose(one_tile, whole, atol=1e-4)
+    tiles = drawn(folder, *asked, "--tile", "32")
+    assert tiles.shape == whole.shape and 1e-3 < np.abs(tiles - whole).mean() < 0.5
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -70,6 +79,8 @@ def test_a_picture_to_begin_with(folder):
         ("--prompt a --mask x.png", "--inpaint and --mask go together"),
         ("--prompt a --seeds 1 2 --num 3", "--seeds has 2 and --num is 3"),
         ("--prompt a --steps 0", "--steps is 0"),
+        ("--prompt a --size 0 64", "--size is"),
+        ("--prompt a --tile 33", "tile of 33.*multiple of 8"),
         ("--prompt a --variant fp16", "no variant 'fp16'"),
         ("--prompt a --strength 0.5", "--strength belongs to --init-image"),
     ],

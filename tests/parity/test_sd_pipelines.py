@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch", reason="needs the extra `parity`: torch")
 diffusers = pytest.importorskip("diffusers", reason="needs the extra `parity`: diffusers")
 
 from diffusion_jax.interop import load_stable_diffusion  # noqa: E402
-from diffusion_jax.interop.sd_system import system_of, told_of  # noqa: E402
+from diffusion_jax.interop.sd_system import system_of, told_of, zeros_for_nothing  # noqa: E402
 from diffusion_jax.systems.latent import LatentDiffusion, begun  # noqa: E402
 from tests.parity.test_stable_diffusion import drawn, nhwc, pipeline  # noqa: E402
 
@@ -38,15 +38,18 @@ def both(request, tmp_path_factory):
             for one in tokenizers
         ]
 
-    known = told_of(parts, ids(TEXTS), ids(NEGATIVE), SIZE)
+    def tell(negative, **more):
+        return told_of(parts, ids(TEXTS), ids(negative), SIZE, **more)
+
     system = system_of(parts, SIZE, steps=STEPS, guidance=GAMMA)
-    return request.param, peer, system, known
+    nothing = tell(["", ""], zeros=zeros_for_nothing(parts))
+    return request.param, peer, system, tell(NEGATIVE), nothing
 
 
-def asked(peer, **more):
+def asked(peer, negative=NEGATIVE, **more):
     with torch.no_grad():
         return peer(
-            TEXTS, negative_prompt=NEGATIVE, num_inference_steps=STEPS, guidance_scale=GAMMA,
+            TEXTS, negative_prompt=negative, num_inference_steps=STEPS, guidance_scale=GAMMA,
             output_type="np", height=SIZE[0], width=SIZE[1], **more,
         ).images  # fmt: skip
 
@@ -62,7 +65,7 @@ def close(ours, theirs):
 
 
 def test_a_text_becomes_the_same_picture(both):
-    kind, peer, system, known = both
+    kind, peer, system, known, _ = both
     noise, more = latents(), {}
     if kind == "inpainting":
         mask, masked = (latents(6)[:, :1] > 0).float(), 0.5 * latents(7)
@@ -78,9 +81,18 @@ def test_a_text_becomes_the_same_picture(both):
     close(ours, theirs)
 
 
+@pytest.mark.parametrize("both", ["sd1", "xl"], indirect=True)
+def test_without_a_negative_text(both):
+    _, peer, system, _, nothing = both
+    noise = latents()
+    theirs = asked(peer, negative=None, latents=noise)
+    args = (system, jax.random.key(0), nothing, INDEX, nhwc(noise))
+    close(jax.jit(LatentDiffusion.sample)(*args), theirs)
+
+
 @pytest.mark.parametrize("both", ["sd1"], indirect=True)
 def test_a_picture_becomes_the_same_picture(both):
-    _, peer, system, known = both
+    _, peer, system, known, _ = both
     to = diffusers.StableDiffusionImg2ImgPipeline(**peer.components, requires_safety_checker=False)
     to.set_progress_bar_config(disable=True)
     z = 0.7 * latents(8)

@@ -10,7 +10,14 @@ import pytest
 import diffusion_jax as dj
 from diffusion_jax.models.layers import average_pool, nearest
 from diffusion_jax.systems.cascade import Stage
-from diffusion_jax.systems.latent import Codec, LatentDiffusion, begun, shrunk_mask
+from diffusion_jax.systems.latent import (
+    Codec,
+    LatentDiffusion,
+    begun,
+    in_tiles,
+    one_by_one,
+    shrunk_mask,
+)
 from tests.oracle import normal
 
 PROCESS = dj.Gaussian(dj.Cosine())
@@ -84,3 +91,24 @@ def test_strengths_that_leave_no_step(strength):
 def test_begun_cuts_the_walk():
     np.testing.assert_array_equal(begun(STAGE, 0.5).times, STAGE.times[10:])
     np.testing.assert_array_equal(begun(STAGE, 1.0).times, STAGE.times)
+
+
+def test_what_may_change_compiles_nothing():
+    """Texts, guidance and seeds are arguments of one compiled program."""
+    sample = jax.jit(LatentDiffusion.sample)
+    stage = dataclasses.replace(STAGE, guidance=2.0)
+    first = sample(dataclasses.replace(SYSTEM, stage=stage), KEY, KNOWN, INDEX)
+    other = dataclasses.replace(SYSTEM, stage=dataclasses.replace(STAGE, guidance=3.5))
+    known = {"mean": -KNOWN["mean"]}
+    second = sample(other, jax.random.key(7), known, INDEX + 4)
+    assert sample._cache_size() == 1 and float(jnp.abs(first - second).max()) > 0.1
+
+
+def test_a_codec_in_tiles_and_one_by_one():
+    picture = nearest(0.3 * normal(4, 2, 12, 8, 3))
+    z = CODEC.encode(picture)
+    for codec in (in_tiles(CODEC, 8, 2), one_by_one(CODEC)):
+        np.testing.assert_allclose(codec.encode(picture), z, atol=1e-6)
+        np.testing.assert_allclose(codec.decode(z), CODEC.decode(z), atol=1e-6)
+    with pytest.raises(ValueError, match="a tile of 12 isn't possible; a multiple of 8 is"):
+        in_tiles(CODEC, 12, 2)

@@ -1,6 +1,6 @@
 """Models of latents: the kept data set, training on it and on the fly, sampling, editing."""
 
-import json
+import shutil
 from pathlib import Path
 
 import jax
@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 
 from diffusion_jax.data import digits, from_arrays, save_png
+from diffusion_jax.systems.latent import LatentDiffusion
 from diffusion_jax.training import latents as module
 from diffusion_jax.training.cli import train_command
 from diffusion_jax.training.codecs import load_codec
+from diffusion_jax.training.evaluate_cli import evaluate_command
+from diffusion_jax.training.latent_experiment import LatentExperiment
 from diffusion_jax.training.latents import (
     CodecRun,
     codec_params,
@@ -25,6 +28,7 @@ from diffusion_jax.training.recipes import load_recipe
 from diffusion_jax.training.runs import load_experiment
 from diffusion_jax.training.sample_cli import sample_command
 from diffusion_jax.training.sharding import data_mesh, place
+from diffusion_jax.training.stages import load_latent_diffusion, load_stage
 from diffusion_jax.training.step import make_step
 from tests.training import toy
 from tests.training.latent.conftest import FEW
@@ -169,7 +173,44 @@ def test_a_picture_begins_and_a_mask_holds(folder, tmp_path):
 def test_conditions_that_are_pictures(folder, tmp_path, told):
     fly = [] if told == "map" else ["--on-the-fly"]
     run("--told", told, *fly, "--run-dir", f"runs/{told}")
-    sample_command([f"runs/{told}", "--num", "2", "--steps", "2", "--out", str(tmp_path / "c.png")])
+    files = ["--out", str(tmp_path / "c.png"), "--npz", str(tmp_path / "c.npz")]
+    sample_command([f"runs/{told}", "--num", "2", "--steps", "2", *files])
+    with np.load(tmp_path / "c.npz") as arrays:
+        drawn, known = arrays["pictures"], dict(arrays)
+    task, coder = load_experiment(Path(f"runs/{told}")), CodecRun(KL).arrays(None)
+    assert isinstance(task, LatentExperiment)
+    read = task.told({"codec": coder}, known)
+    latents_of = codec_with(CodecRun(KL), coder).encode
+    match told:
+        case "hole":
+            kept = known["mask"] == 1
+            assert 0 < kept.mean() < 1
+            np.testing.assert_array_equal(drawn[kept], known["image"][kept])
+            holed = latents_of(jnp.asarray(known["image"] * known["mask"]))
+            np.testing.assert_allclose(read["masked"], holed, atol=1e-5)
+            assert task.conditioning.condition(read).image.shape == (2, 4, 4, 3)
+        case "low":
+            assert task.conditioning.condition(read).image.shape == (2, 4, 4, 1)
+        case "map":
+            shares = task.conditioning.condition(read).image
+            white = (known["segmentation"] == 1).reshape(2, 4, 2, 4, 2).mean((2, 4))
+            np.testing.assert_allclose(shares[..., 1], white, atol=1e-6)
+
+
+def test_a_run_as_a_system(folder, tmp_path, capsys):
+    run("--run-dir", "runs/latent")
+    files = ["--out", str(tmp_path / "d.png"), "--npz", str(tmp_path / "d.npz")]
+    sample_command(["runs/latent", "--num", "2", "--steps", "3", "--label", "1", "2", *files])
+    drawn = np.load(tmp_path / "d.npz")["pictures"]
+    system = load_latent_diffusion(Path("runs/latent"), steps=3)
+    known = {"label": jnp.array([1, 2], jnp.int32)}
+    found = jax.jit(LatentDiffusion.sample)(system, jax.random.key(0), known, jnp.arange(2))
+    np.testing.assert_allclose(found, drawn, atol=1e-4)
+    with pytest.raises(ValueError, match="load_latent_diffusion"):
+        load_stage(Path("runs/latent"))
+    with pytest.raises(ValueError, match="runs/kl holds no model of latents"):
+        load_latent_diffusion(KL)
+    assert "this model is of latents" in toy.fails(evaluate_command, ["runs/latent"], capsys)
 
 
 def test_conditions_that_do_not_go_with_latents(folder, capsys):
@@ -181,7 +222,12 @@ def test_conditions_that_do_not_go_with_latents(folder, capsys):
         assert sentence in toy.fails(train_command, argv, capsys)
 
 
-def test_another_codec_since_is_noticed(folder, tmp_path):
-    run("--run-dir", "runs/latent")
-    kept = json.loads(Path("runs/latent/needs.json").read_text())
-    assert [entry["run"] for entry in kept] == [str(KL.resolve())]
+def test_another_codec_since_is_noticed(folder, tmp_path, capsys):
+    shutil.copytree(KL, tmp_path / "kl")
+    run("--codec", str(tmp_path / "kl"), "--run-dir", "runs/since")
+    asked = ["runs/since", "--num", "1", "--steps", "2", "--out", str(tmp_path / "e.png")]
+    sample_command(asked)
+    train_command(["configs/codec.py", "--run-dir", str(tmp_path / "kl"), *FEW[:-1], "3"])
+    assert "which has changed since" in toy.fails(sample_command, asked, capsys)
+    with pytest.raises(ValueError, match="which has changed since"):
+        load_latent_diffusion(Path("runs/since"))
