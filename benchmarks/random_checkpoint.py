@@ -1,7 +1,8 @@
 """Stable Diffusion with random weights, in diffusers' layout, to try commands on:
 python benchmarks/random_checkpoint.py runs/random_sd
 
-Tiny by default (64x64 pictures in seconds); --size sd15 is of Stable Diffusion 1.5's sizes, 4.3 GB.
+Tiny by default (64x64 pictures in seconds); --size mid has 0.4 times Stable Diffusion 1.5's widths
+(256x256), --size sd15 is of its sizes, 4.3 GB.
 What it draws is noise.
 """
 
@@ -74,11 +75,13 @@ def drawn(init: Any, *inputs: Any) -> Params:
 
 def networks(size: str, words: BytePairs) -> tuple[Any, Any, Any, int]:
     """U-Net, codec, text encoder, and the text's features."""
-    text = (768, 12, 12) if size == "sd15" else (32, 2, 2)
-    width, layers, heads = text
+    width, layers, heads = {"tiny": (32, 2, 2), "mid": (320, 6, 8), "sd15": (768, 12, 12)}[size]
     tower = TextTransformer(None, words.size, 77, width, layers, heads, end=words.end)
     if size == "sd15":
         return sd1_unet(), sd_autoencoder(), CLIP(None, tower), width
+    if size == "mid":
+        unet, codec = LatentUNet(channels=(128, 256, 512, 512)), KLAutoencoder(channels=64)
+        return unet, codec, CLIP(None, tower), width
     unet = LatentUNet(channels=(32, 64), depths=(1, 0), heads=(2, 2), blocks=1, groups=8)
     codec = KLAutoencoder(channels=16, multipliers=(1, 2, 2), blocks=1, groups=8)
     return unet, codec, CLIP(None, tower), width
@@ -86,7 +89,7 @@ def networks(size: str, words: BytePairs) -> tuple[Any, Any, Any, int]:
 
 def main(
     folder: tyro.conf.Positional[Path],
-    size: Literal["tiny", "sd15"] = "tiny",
+    size: Literal["tiny", "mid", "sd15"] = "tiny",
     vocabulary: Path | None = None,
 ) -> None:
     """Writes the folder.
@@ -102,7 +105,7 @@ def main(
         words = BytePairs.from_vocabulary(vocabulary, pad=49_407)
     unet, codec, clip, width = networks(size, words)
     x, tokens = jnp.zeros((1, 16, 16, 4)), jnp.zeros((1, 77), jnp.int32)
-    picture, side = jnp.zeros((1, 64, 64, 3)), 64 if size == "sd15" else 16
+    picture, side = jnp.zeros((1, 64, 64, 3)), {"tiny": 16, "mid": 32, "sd15": 64}[size]
     told = Condition(tokens=jnp.zeros((1, 77, width)))
     texts = drawn(lambda key, ids: clip.init(key, ids, method="encode_text"), tokens)
     system = StableDiffusion(
