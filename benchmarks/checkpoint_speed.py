@@ -42,7 +42,7 @@ def ours(connection: Connection, args: Namespace) -> None:
     import jax.numpy as jnp
 
     from diffusion_jax.interop import load_stable_diffusion
-    from diffusion_jax.interop.sd_system import load_tokenizers, system_of, told_of, tokens_of
+    from diffusion_jax.interop.sd_system import load_tokenizers, system_of, tokens_of, told_of
     from diffusion_jax.samplers import DDIM
     from diffusion_jax.systems.latent import LatentDiffusion
 
@@ -142,9 +142,9 @@ def main(
     print(f"{rounds + 1} texts, negatives, guidances and seeds: {programs} programs were compiled")
     print("| | ours | diffusers | ratio |\n|---|---|---|---|")
     print(f"| a picture, {steps} steps | {a:.1f} s | {b:.1f} s | {b / a:.2f} |")
-    print(
-        f"| the process, at most | {held[0]:,.0f} MiB | {held[1]:,.0f} MiB | {held[1] / held[0]:.2f} |"
-    )
+    ours_held, theirs_held = held
+    ratio = theirs_held / ours_held
+    print(f"| the process, at most | {ours_held:,.0f} MiB | {theirs_held:,.0f} MiB | {ratio:.2f} |")
     for side in sides:
         side.close()
 
