@@ -86,6 +86,8 @@ class CheckpointOptions:
     """PNG of --size to begin from"""
     strength: float | None = None
     """how much of --init-image is forgotten (0.8)"""
+    variations: float | None = None
+    """how far --num pictures are from picture 0 of the seed: 0 not at all, 1 as others"""
     inpaint: Path | None = None
     """PNG of --size with a part to draw anew"""
     mask: Path | None = None
@@ -202,6 +204,11 @@ def check(options: CheckpointOptions) -> None:
         raise ValueError("--strength belongs to --init-image.")
     if options.strength is not None and not 0 < options.strength <= 1:
         raise ValueError(f"--strength is {options.strength}; it must be over 0 and at most 1.")
+    if options.variations is not None:
+        if options.seeds or options.init_image or options.inpaint:
+            raise ValueError("--variations are of one --seed's picture 0, and of no PNG.")
+        if not 0 <= options.variations <= 1:
+            raise ValueError(f"--variations is {options.variations}; it must be from 0 to 1.")
     check_finite("--lora-scale", options.lora_scale)
     if options.size and min(options.size) < 1:
         raise ValueError(f"--size is {options.size}; both must be at least 1.")
@@ -275,6 +282,8 @@ def walk(
         }
     if reads_image(parts):
         raise ValueError("this checkpoint draws parts of pictures: name --inpaint and --mask.")
+    if options.variations is not None:
+        return functools.partial(LatentDiffusion.variations, weight=options.variations), {}
     return LatentDiffusion.sample, {}
 
 

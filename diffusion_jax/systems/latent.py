@@ -18,8 +18,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from diffusion_jax.editing import Replacement, renoise
+from diffusion_jax.interpolation import slerp
 from diffusion_jax.models.conditioning import Known
 from diffusion_jax.models.tiling import sliced, tiled
+from diffusion_jax.samplers import draw_prior
 from diffusion_jax.systems.cascade import Stage
 from diffusion_jax.types import Index, Key, Params, Scalar
 
@@ -84,6 +86,20 @@ class LatentDiffusion:
             start: x_1 of the latents, by default the prior's.
         """
         return self.codec.decode(self.stage.draw(key, known, index, start))
+
+    def variations(
+        self, key: Key, known: Known, index: Index, weight: Scalar
+    ) -> Float[Array, "b h w c"]:
+        """Pictures near picture 0 of the key: their noise lies between its noise and their own.
+
+        Args:
+            key, known, index: as of `sample`.
+            weight: from 0, picture 0 where the sampler adds no noise, to 1, `sample`.
+        """
+        process, shape = self.stage.process, (len(index), *self.stage.shape)
+        first = draw_prior(key, process, shape, index=jnp.zeros_like(index))
+        own = draw_prior(key, process, shape, index=index)
+        return self.sample(key, known, index, slerp(first, own, weight))
 
     def image_to_image(
         self, key: Key, picture: Float[Array, "b h w c"], known: Known, index: Index

@@ -62,6 +62,13 @@ def test_a_picture_to_begin_with(folder):
     assert near.shape == far.shape == (1, 64, 64, 3) and np.abs(near - far).max() > 0.01
 
 
+def test_variations_begin_at_picture_0(folder):
+    one = drawn(folder, "--prompt", "a", "--sampler", "ddim")
+    some = drawn(folder, "--prompt", "a", "--sampler", "ddim", "--variations", "0.2", "--num", "2")
+    np.testing.assert_allclose(some[0], one[0], atol=1e-4)
+    assert np.abs(some[1] - one[0]).max() > 1e-3
+
+
 def test_a_codec_in_tiles_and_one_by_one(folder):
     whole = drawn(folder, "--prompt", "a", "b", "--batch-size", "2")
     asked = ["--prompt", "a", "b", "--batch-size", "2", "--sliced", "--devices", "1"]
@@ -80,6 +87,8 @@ def test_a_codec_in_tiles_and_one_by_one(folder):
         ("--prompt a --seeds 1 2 --num 3", "--seeds has 2 and --num is 3"),
         ("--prompt a --steps 0", "--steps is 0"),
         ("--prompt a --size 0 64", "--size is"),
+        ("--prompt a --variations 2", "--variations is 2"),
+        ("--prompt a --variations 0.5 --seeds 1 2", "--variations are of one --seed"),
         ("--prompt a --tile 33", "tile of 33.*multiple of 8"),
         ("--prompt a --variant fp16", "no variant 'fp16'"),
         ("--prompt a --strength 0.5", "--strength belongs to --init-image"),

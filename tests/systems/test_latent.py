@@ -56,6 +56,18 @@ def test_pictures_are_of_what_is_known():
     assert 0.005 < float(jnp.abs(drawn - wanted).mean()) < 0.1
 
 
+def test_variations_lie_between_picture_0_and_ones_own():
+    known = {"mean": jnp.zeros((4, 4, 4, 3))}
+    plain = SYSTEM.sample(KEY, known, INDEX)
+    first = np.broadcast_to(plain[:1], plain.shape)
+    np.testing.assert_allclose(SYSTEM.variations(KEY, known, INDEX, 0.0), first, atol=1e-6)
+    np.testing.assert_allclose(SYSTEM.variations(KEY, known, INDEX, 1.0), plain, atol=1e-6)
+    some = SYSTEM.variations(KEY, known, INDEX, 0.3)
+    np.testing.assert_allclose(some[0], plain[0], atol=1e-6)
+    to_first, to_own = (np.abs(some - other)[1:].mean() for other in (first, plain))
+    assert 0 < to_first < to_own
+
+
 def test_image_to_image_keeps_the_more_the_less_is_forgotten():
     picture = nearest(0.5 + 0.2 * normal(2, 4, 4, 4, 3))
     away = []
