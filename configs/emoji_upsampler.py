@@ -8,17 +8,24 @@ Not trained to its end yet: steps and sizes are first guesses.
 
 from typing import Literal
 
-from diffusion_jax import DPMSolverPP, Gaussian, Rectified, V
+from diffusion_jax import X0, DPMSolverPP, Gaussian, Rectified
 from diffusion_jax.corruptions import BSR, RandomBlur
 from diffusion_jax.data import in_memory, patch, tfds_source
-from diffusion_jax.models import LowResolution, Patched, from_linen, patches_unet, with_time
+from diffusion_jax.models import (
+    LowResolution,
+    Patched,
+    Refined,
+    from_linen,
+    patches_unet,
+    with_time,
+)
 from diffusion_jax.training.experiment import Experiment
 from diffusion_jax.training.optimizers import adamw, warmed_up_cosine
 
 
 def recipe(
     dataset: Literal["emoji64", "emoji128"] = "emoji64",
-    steps: int = 8000,
+    steps: int = 5000,
     batch_size: int = 32,
     seed: int = 0,
     learning_rate: float = 1e-3,
@@ -47,13 +54,14 @@ def recipe(
     def source(split, data_dir):
         return in_memory(tfds_source(dataset, split, data_dir, label="group"))
 
+    network = Refined(Patched(patches_unet((), channels)))
     return Experiment(
         source=source,
         image_shape=(side, side, 3),
         augment=patch(side),
-        model=with_time(from_linen(Patched(patches_unet((), channels))), lambda t: 1000.0 * t),
+        model=with_time(from_linen(network), lambda t: 1000.0 * t),
         process=Gaussian(Rectified(shift=2.0)),
-        parameterization=V(),
+        parameterization=X0(),
         conditioning=LowResolution(2, noise, corruption=corruptions[corruption]),
         learning_rate=warmed_up_cosine(learning_rate, steps),
         optimizer=adamw,

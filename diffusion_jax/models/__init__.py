@@ -43,6 +43,7 @@ from diffusion_jax.models.layers import (
 )
 from diffusion_jax.models.patches import Patched
 from diffusion_jax.models.prior import CodePrior, DiffusionPrior
+from diffusion_jax.models.refined import Refined
 from diffusion_jax.models.text_conditioning import Embedding, Prompt, Text, Tokens
 from diffusion_jax.models.unet import (
     UNet,
@@ -84,6 +85,7 @@ __all__ = [
     "Patched",
     "PooledDown",
     "Prompt",
+    "Refined",
     "ResidualBlock",
     "ResizeUp",
     "Segmentation",
