@@ -1,6 +1,7 @@
 """Systems: short compositions of denoisers, samplers and encoders."""
 
 from diffusion_jax.systems.cascade import Stage, cascade
+from diffusion_jax.systems.probes import ablation, attacked, reconstructions, relations
 from diffusion_jax.systems.unclip import (
     CodeStage,
     Prompts,
@@ -15,8 +16,12 @@ __all__ = [
     "Prompts",
     "Stage",
     "Unclip",
+    "ablation",
+    "attacked",
     "best_of",
     "cascade",
     "interpolations",
+    "reconstructions",
+    "relations",
     "text_difference",
 ]
