@@ -3,6 +3,8 @@
 python train.py configs/mnist_cascade.py --stage small --run-dir runs/mnist_small
 python train.py configs/mnist_cascade.py --stage large --run-dir runs/mnist_large
 python sample.py runs/mnist_small --upsampler runs/mnist_large --augment 0.1
+
+Seven minutes a stage on one core; docs/unclip.md shows digits.
 """
 
 import functools
