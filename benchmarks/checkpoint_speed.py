@@ -83,7 +83,8 @@ def theirs(connection: Connection, args: Namespace) -> None:
     import diffusers
 
     pipeline = diffusers.StableDiffusionPipeline.from_pretrained(args.folder)
-    pipeline.scheduler = diffusers.DDIMScheduler.from_config(pipeline.scheduler.config)
+    config = pipeline.scheduler.config  # which doesn't say that latents aren't clipped
+    pipeline.scheduler = diffusers.DDIMScheduler.from_config(config, clip_sample=False)
     pipeline.set_progress_bar_config(disable=True)
 
     def draw(text: str, negative: str, gamma: float, seed: int) -> tuple[float, np.ndarray]:

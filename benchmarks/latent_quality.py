@@ -34,6 +34,7 @@ from diffusion_jax.training.code_pictures import CodeTask  # noqa: E402
 from diffusion_jax.training.experiment import Experiment  # noqa: E402
 from diffusion_jax.training.flops import count_flops  # noqa: E402
 from diffusion_jax.training.known_cli import Told, known_from  # noqa: E402
+from diffusion_jax.training.needs import check_pinned  # noqa: E402
 from diffusion_jax.training.runs import load_params, load_task  # noqa: E402
 from diffusion_jax.training.sampling import make_sample  # noqa: E402
 from diffusion_jax.training.sharding import data_mesh  # noqa: E402
@@ -44,7 +45,8 @@ def drawn(
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """Pictures of the texts, and what the run costs."""
     task: Any = load_task(run)
-    params = load_params(task, run)
+    check_pinned(run)
+    params = load_params(task, run, mesh=data_mesh(1))
     known = known_from(task, len(texts), Told(prompt=tuple(texts)), data_dir)
     key = jax.random.key(seed)
     if isinstance(task, CodeTask):

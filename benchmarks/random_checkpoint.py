@@ -76,7 +76,8 @@ def drawn(init: Any, *inputs: Any) -> Params:
 def networks(size: str, words: BytePairs) -> tuple[Any, Any, Any, int]:
     """U-Net, codec, text encoder, and the text's features."""
     width, layers, heads = {"tiny": (32, 2, 2), "mid": (320, 6, 8), "sd15": (768, 12, 12)}[size]
-    tower = TextTransformer(None, words.size, 77, width, layers, heads, end=words.end)
+    rows = 49_408 if size == "sd15" else words.size  # of the embedding, whatever is read
+    tower = TextTransformer(None, rows, 77, width, layers, heads, end=words.end)
     if size == "sd15":
         return sd1_unet(), sd_autoencoder(), CLIP(None, tower), width
     if size == "mid":

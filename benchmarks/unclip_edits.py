@@ -72,7 +72,7 @@ def main(
         out: folder of the pictures, which show real ones (default: the decoder's report).
     """
     clip, test = clip_of(decoder, data_dir), Split("test", data_dir)
-    unclip = load_decoder(decoder, steps=steps, guidance=1.0)
+    unclip = load_decoder(decoder, steps=steps, length=clip.task.length, guidance=1.0)
     unclip = replace(unclip, decoder=replace(unclip.decoder, sampler=DDIM()))
     turning = replace(unclip, decoder=replace(unclip.decoder, guidance=guidance))
     judged = Judge(load_clip_run(judge, data_dir), test, unclip.decoder.shape[0])

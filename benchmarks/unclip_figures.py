@@ -32,10 +32,14 @@ from diffusion_jax.systems import (  # noqa: E402
     Prompts,
     Stage,
     Unclip,
+    ablation,
+    attacked,
     interpolations,
+    reconstructions,
+    relations,
     text_difference,
 )
-from diffusion_jax.systems.unclip import Prior, unit  # noqa: E402
+from diffusion_jax.systems.unclip import Prior  # noqa: E402
 from diffusion_jax.training.embeddings import embeddings  # noqa: E402
 from diffusion_jax.training.stages import load_prior  # noqa: E402
 
@@ -52,11 +56,7 @@ EDITS = (
 )
 WORDS = ("pizza", "heart", "fish")
 SIGNS = ("stop sign, in noto style", "sign that says deep learning", "no entry sign")
-CUBES = (
-    "a red cube above a blue cube",
-    "a blue cube above a red cube",
-    "a red cube left of a green ball",
-)
+CUBES = tuple(relations("a red cube", "a blue ball").values())
 WIDE = 8
 
 
@@ -70,12 +70,19 @@ class Studio:
     """
 
     def __init__(
-        self, decoder: Path, prior: Path, upsampler: tuple[Path, ...], steps: int, seed: int
+        self,
+        decoder: Path,
+        prior: Path,
+        upsampler: tuple[Path, ...],
+        steps: int,
+        seed: int,
+        data_dir: Path | None,
     ):
-        self.clip: Clip = clip_of(decoder)
-        self.unclip = load_decoder(decoder, steps=steps, upsamplers=upsampler)
-        self.prior: Prior = load_prior(prior)
-        self.seed = seed
+        self.clip: Clip = clip_of(decoder, data_dir)
+        length = self.clip.task.length
+        self.unclip = load_decoder(decoder, steps=steps, length=length, upsamplers=upsampler)
+        self.prior: Prior = load_prior(prior, decoder=decoder, data_dir=data_dir)
+        self.seed, self.data_dir = seed, data_dir
         plain = replace(self.unclip.decoder, guidance=None, sampler=DDIM())
         self.walking = replace(self.unclip, decoder=plain)
         self._invert, self._vary = jax.jit(Stage.invert), jax.jit(Unclip.variations)
@@ -147,7 +154,7 @@ def attacks(studio: Studio, sources: np.ndarray) -> np.ndarray:
         written = told.picture.astype(np.float32) / 127.5 - 1
         both = np.stack([picture, written])
         z, texts = studio.seen(both), studio.clip.texts([prompt.split(",")[0], word])
-        chances = jax.nn.softmax(100.0 * z @ texts.T, axis=1)
+        chances = attacked(z, jnp.stack([texts, texts]))
         names = [f"{prompt.split(',')[0]} {a:.0%} {word} {b:.0%}" for a, b in chances]
         drawn = studio.vary(written, z[1:], WIDE - 2)
         drawn = np.asarray(jax.image.resize(drawn, (len(drawn), side, side, 3), "nearest"))
@@ -159,23 +166,22 @@ def attacks(studio: Studio, sources: np.ndarray) -> np.ndarray:
 
 def components(studio: Studio, sources: np.ndarray, counts: tuple[int, ...]) -> np.ndarray:
     """A row for each source: its embedding from more and more components, one noise."""
-    said = embeddings(studio.clip.run, "train", None).images
+    said = embeddings(studio.clip.run, "train", studio.data_dir).images
     codes = fit_codes(said, count=said.shape[1])
-    a, rows = codes.components(studio.seen(sources)), []
-    for i in range(len(sources)):
-        z = [unit(codes.from_components(a[i : i + 1, :count])) for count in counts]
+    rows = []
+    for i, z in enumerate(reconstructions(codes, studio.seen(sources), counts)):
         x1 = jax.random.normal(jax.random.key(i), (1, *studio.unclip.decoder.shape))
-        rows.append(studio.walk(jnp.concatenate(z), jnp.repeat(x1, len(counts), axis=0)))
+        rows.append(studio.walk(z, jnp.repeat(x1, len(counts), axis=0)))
     return np.concatenate(rows)
 
 
 def conditions(studio: Studio, prompts: tuple[str, ...]) -> np.ndarray:
     """Three rows for each prompt: the text alone, z_t in place of z_i, and the prior's z_i."""
-    rows = []
+    rows, key = [], jax.random.key(studio.seed)
+    whole = replace(studio.unclip, prior=studio.prior)
+    draw = jax.jit(ablation)
     for prompt in prompts:
-        told = studio.clip.told([prompt] * WIDE)
-        for z in (np.zeros_like(told.embedding), told.embedding, studio.of_texts(told)):
-            rows.append(studio.draw(z, told.tokens))
+        rows += draw(whole, key, studio.clip.told([prompt] * WIDE), jnp.arange(WIDE)).values()
     return np.concatenate(rows)
 
 
@@ -198,6 +204,7 @@ def main(
     shapes_prior: Path | None = None,
     steps: int = 50,
     seed: int = 0,
+    data_dir: Path | None = None,
     out: Path = Path("docs/unclip"),
 ) -> None:
     """Writes the figures.
@@ -210,10 +217,11 @@ def main(
         shapes_prior: its prior.
         steps: of the decoder's sampler.
         seed: of the noise.
+        data_dir: folder of prepared TFDS sets.
         out: the folder.
     """
     out.mkdir(parents=True, exist_ok=True)
-    studio = Studio(decoder, prior, upsampler, steps, seed)
+    studio = Studio(decoder, prior, upsampler, steps, seed, data_dir)
     told = studio.clip.told(list(PROMPTS))
     sources = studio.draw(studio.of_texts(told), told.tokens)
     scale = max(1, 64 // sources.shape[1])
@@ -233,7 +241,7 @@ def main(
     signs = studio.clip.told([sign for sign in SIGNS for _ in range(WIDE)])
     keep("signs", studio.draw(studio.of_texts(signs), signs.tokens))
     if shapes and shapes_prior:
-        asked, kept = binding(Studio(shapes, shapes_prior, (), steps, seed))
+        asked, kept = binding(Studio(shapes, shapes_prior, (), steps, seed, data_dir))
         scale = 4
         keep("binding", asked)
         keep("binding_kept", kept)

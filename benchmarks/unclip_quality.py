@@ -112,7 +112,8 @@ def main(
         out: folder of the report (default: the decoder's report).
     """
     clip, test = clip_of(decoder, data_dir), Split("test", data_dir)
-    unclip = load_decoder(decoder, steps=steps, guidance=guidance, upsamplers=upsampler)
+    how: Any = {"length": clip.task.length, "guidance": guidance, "upsamplers": upsampler}
+    unclip = load_decoder(decoder, steps=steps, **how)
     judged = Judge(load_clip_run(judge, data_dir), test, unclip.decoder.shape[0])
     told, z_i = clip.told(prompts(test)), np.asarray(clip.images(test.pictures))
     nothing, silent = np.zeros_like(z_i), np.zeros_like(told.tokens)
@@ -122,7 +123,7 @@ def main(
         "neither": (nothing, silent),
     }
     for run in priors:
-        prior = load_prior(run, guidance=prior_guidance, data_dir=data_dir)
+        prior = load_prior(run, guidance=prior_guidance, decoder=decoder, data_dir=data_dir)
         z = from_prior(prior, told, seed=seed)
         ways |= {f"{run.name}, text": (z, told.tokens), f"{run.name} alone": (z, silent)}
     ways |= {"true z_i, text": (z_i, told.tokens), "true z_i alone": (z_i, silent)}

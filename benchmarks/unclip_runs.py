@@ -59,16 +59,21 @@ def clip_of(run: Path, data_dir: Path | None = None) -> Clip:
 
 
 def load_decoder(
-    run: Path, *, steps: int, guidance: float | None = None, upsamplers: tuple[Path, ...] = ()
+    run: Path,
+    *,
+    steps: int,
+    length: int,
+    guidance: float | None = None,
+    upsamplers: tuple[Path, ...] = (),
 ) -> Unclip:
-    """A decoder, and upsamplers, without a prior."""
+    """A decoder, and upsamplers, without a prior; `length` is of a text, in tokens."""
     stage = load_stage(run, steps=steps, guidance=guidance)
     ups: list[Stage] = []
     height, width, channels = stage.shape
     for up in upsamplers:
         height, width = 2 * height, 2 * width
         ups.append(load_stage(up, steps=25, shape=(height, width, channels)))
-    return Unclip(stage, clip_of(run).task.length, upsamplers=tuple(ups))
+    return Unclip(stage, length, upsamplers=tuple(ups))
 
 
 _decode = jax.jit(Unclip.decode)

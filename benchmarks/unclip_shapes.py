@@ -88,7 +88,8 @@ def main(
         data_dir: of nothing: shapes are drawn.
         out: folder of the report (default: the decoder's report).
     """
-    clip, unclip = clip_of(decoder), load_decoder(decoder, steps=steps, guidance=guidance)
+    clip = clip_of(decoder)
+    unclip = load_decoder(decoder, steps=steps, length=clip.task.length, guidance=guidance)
     source = clip.task.source("test", data_dir)
     records = [source[i % len(source)] for i in range(num)]
     told = clip.told([r["caption"] for r in records])
@@ -98,7 +99,7 @@ def main(
     signals = {"text alone": (nothing, told.tokens), "z_t alone": (told.embedding, silent)}
     signals |= {"z_t, text": (told.embedding, told.tokens)}
     for run in priors:
-        z = from_prior(load_prior(run), told, seed=seed)
+        z = from_prior(load_prior(run, decoder=decoder), told, seed=seed)
         signals |= {f"{run.name} alone": (z, silent), f"{run.name}, text": (z, told.tokens)}
     signals |= {"true z_i alone": (z_i, silent), "true z_i, text": (z_i, told.tokens)}
 

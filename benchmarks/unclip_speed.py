@@ -86,7 +86,8 @@ def main(
     def told(count: int) -> Prompts:
         return clip.told([TEXTS[i % len(TEXTS)] for i in range(count)])
 
-    loaded = {run.name: load_prior(run, steps=steps, guidance=1.0) for run in priors}
+    how: Any = {"steps": steps, "guidance": 1.0, "decoder": decoder, "data_dir": data_dir}
+    loaded = {run.name: load_prior(run, **how) for run in priors}
     print("| embeddings at a time | with the cache, a second | without | ratio | difference |")
     print("|---|---|---|---|---|")
     key = jax.random.key(0)
@@ -104,7 +105,7 @@ def main(
             apart = np.abs(both[0] - both[1]).max()
             print(f"| {batch} | {cached:.1f} | {plain:.1f} | {cached / plain:.2f} | {apart:.1g} |")
 
-    unclip = load_decoder(decoder, steps=steps, upsamplers=upsampler)
+    unclip = load_decoder(decoder, steps=steps, length=clip.task.length, upsamplers=upsampler)
     size = (unclip.upsamplers or (unclip.decoder,))[-1].shape[0]
     print(f"\n| chain to {size}x{size} | prompts | compiled in, s | seconds | memory, MB |")
     print("|---|---|---|---|---|")

@@ -3,22 +3,31 @@
     python train.py configs/emoji_upsampler.py
     python train.py configs/emoji_upsampler.py --dataset emoji128 --corruption bsr --run-dir runs/up
 
-Not trained to its end yet: steps and sizes are first guesses.
+After 5,000 steps, 24 minutes of one core, held-out emoji come back from 32x32 at 28.1 dB in 10 steps
+and 27.3 in 25, where a bicubic kernel has 25.5 (benchmarks/upsampling_quality.py, 2026-11-22). From
+64x64 to 128x128 it hasn't been trained.
 """
 
 from typing import Literal
 
-from diffusion_jax import DPMSolverPP, Gaussian, Rectified, V
+from diffusion_jax import X0, DPMSolverPP, Gaussian, Rectified
 from diffusion_jax.corruptions import BSR, RandomBlur
 from diffusion_jax.data import in_memory, patch, tfds_source
-from diffusion_jax.models import LowResolution, Patched, from_linen, patches_unet, with_time
+from diffusion_jax.models import (
+    LowResolution,
+    Patched,
+    Refined,
+    from_linen,
+    patches_unet,
+    with_time,
+)
 from diffusion_jax.training.experiment import Experiment
 from diffusion_jax.training.optimizers import adamw, warmed_up_cosine
 
 
 def recipe(
     dataset: Literal["emoji64", "emoji128"] = "emoji64",
-    steps: int = 8000,
+    steps: int = 5000,
     batch_size: int = 32,
     seed: int = 0,
     learning_rate: float = 1e-3,
@@ -47,13 +56,14 @@ def recipe(
     def source(split, data_dir):
         return in_memory(tfds_source(dataset, split, data_dir, label="group"))
 
+    network = Refined(Patched(patches_unet((), channels)))
     return Experiment(
         source=source,
         image_shape=(side, side, 3),
         augment=patch(side),
-        model=with_time(from_linen(Patched(patches_unet((), channels))), lambda t: 1000.0 * t),
+        model=with_time(from_linen(network), lambda t: 1000.0 * t),
         process=Gaussian(Rectified(shift=2.0)),
-        parameterization=V(),
+        parameterization=X0(),
         conditioning=LowResolution(2, noise, corruption=corruptions[corruption]),
         learning_rate=warmed_up_cosine(learning_rate, steps),
         optimizer=adamw,

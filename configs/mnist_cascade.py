@@ -3,17 +3,21 @@
 python train.py configs/mnist_cascade.py --stage small --run-dir runs/mnist_small
 python train.py configs/mnist_cascade.py --stage large --run-dir runs/mnist_large
 python sample.py runs/mnist_small --upsampler runs/mnist_large --augment 0.1
+
+Seven minutes a stage on one core; docs/unclip.md shows digits.
 """
 
 import functools
 from typing import Literal
 
-from diffusion_jax import DPMSolverPP, Gaussian, Rectified, V
+from diffusion_jax import X0, DPMSolverPP, Gaussian, Rectified, V
 from diffusion_jax.data import shrunk, tfds_in_memory
 from diffusion_jax.models import (
     ClassLabels,
     Joined,
     LowResolution,
+    Patched,
+    Refined,
     Sinusoidal,
     UNet,
     from_linen,
@@ -49,16 +53,17 @@ def recipe(
     """
     small = stage == "small"
     size = 14 if small else 28
-    network = UNet(
-        out_channels=1,
+    unet = UNet(
+        out_channels=1 if small else 4,
         channels=channels,
-        multipliers=(1, 3) if small else (1, 2, 4),
+        multipliers=(1, 3),
         blocks=1,
         attention=(7,),
         head_channels=16,
         modulate=True,
         time_features=Sinusoidal(64),
     )
+    network = unet if small else Refined(Patched(unet))  # which sees 14x14 in both
     labels = ClassLabels(10, drop_label)
     digits = functools.partial(tfds_in_memory, "mnist")
     return Experiment(
@@ -66,7 +71,7 @@ def recipe(
         image_shape=(size, size, 1),
         model=with_time(from_linen(network), lambda t: 1000.0 * t),
         process=Gaussian(Rectified(shift=1.0 if small else 2.0)),
-        parameterization=V(),
+        parameterization=V() if small else X0(),
         conditioning=labels if small else Joined((labels, LowResolution(2, noise))),
         learning_rate=warmed_up_cosine(learning_rate, steps),
         optimizer=adam,

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
+from jax.sharding import Mesh
 
 from diffusion_jax.data import save_png
 from diffusion_jax.data.files import write_atomically
@@ -42,7 +43,7 @@ from diffusion_jax.training.chips import chip_of
 from diffusion_jax.training.drawing import mosaic
 from diffusion_jax.training.known_cli import check_finite, in_range
 from diffusion_jax.training.sample_cli import check_writable
-from diffusion_jax.training.sharding import batch_parts, check_divides, data_mesh
+from diffusion_jax.training.sharding import batch_parts, check_divides, make_mesh
 from diffusion_jax.training.signals import ended_at_once
 from diffusion_jax.training.task import check_seed
 from diffusion_jax.types import Sampler
@@ -66,8 +67,8 @@ class CheckpointOptions:
     """a folder as diffusers has it, or one safetensors file in the original layout"""
     prompt: tuple[str, ...] = ()
     """texts, in turn; "(words:1.3)" count so much more, and any length is read"""
-    negative: str = ""
-    """what to keep away from"""
+    negative: str | None = None
+    """what to keep away from (default: nothing, which is the empty text, and zeros of SDXL)"""
     num: int | None = None
     """how many pictures (default: one for each prompt)"""
     size: tuple[int, int] | None = None
@@ -129,11 +130,7 @@ def checkpoint_command(argv: Sequence[str]) -> None:
     if options.compile_for:
         jax.config.update("jax_platforms", "cpu")  # before JAX looks for a TPU
         chip_of(options.compile_for)
-    mesh = data_mesh(
-        math.gcd(options.batch_size, jax.device_count())
-        if options.devices is None
-        else options.devices
-    )
+    mesh = local_mesh(options)
     check_divides(options.batch_size, batch_parts(mesh), what="--batch-size")
     if options.sliced and mesh.size > 1:
         raise ValueError(f"--sliced is for one device, and there are {mesh.size}: add --devices 1.")
@@ -146,7 +143,7 @@ def checkpoint_command(argv: Sequence[str]) -> None:
         guidance=None if options.guidance == 1.0 else options.guidance,
         sampler=None if options.sampler == "checkpoint" else SAMPLERS[options.sampler],
     )
-    if options.tile:
+    if options.tile is not None:
         system = dataclasses.replace(
             system, codec=in_tiles(system.codec, options.tile, parts.codec.module.factor)
         )
@@ -183,6 +180,15 @@ def checkpoint_command(argv: Sequence[str]) -> None:
         print(f"wrote arrays to {options.npz}")
 
 
+def local_mesh(options: CheckpointOptions) -> Mesh:
+    """Of this process's own devices: each host of a slice draws by itself."""
+    devices = jax.local_devices()
+    count = options.devices or math.gcd(options.batch_size, len(devices))
+    if not 1 <= count <= len(devices):
+        raise ValueError(f"--devices is {count}, and there are {len(devices)} here.")
+    return make_mesh(devices=devices[:count])
+
+
 def check(options: CheckpointOptions) -> None:
     """Raises, before any work, for flags that can't be followed."""
     if not options.prompt:
@@ -207,8 +213,16 @@ def check(options: CheckpointOptions) -> None:
     if options.variations is not None:
         if options.seeds or options.init_image or options.inpaint:
             raise ValueError("--variations are of one --seed's picture 0, and of no PNG.")
+        if options.num is None or options.num < 2:
+            raise ValueError("--variations needs --num of at least 2: picture 0 is the one itself.")
         if not 0 <= options.variations <= 1:
             raise ValueError(f"--variations is {options.variations}; it must be from 0 to 1.")
+    if options.tile is not None and options.tile < 1:
+        raise ValueError(f"--tile is {options.tile}; it must be at least 1.")
+    if options.sliced and (options.seeds or options.compile_for):
+        raise ValueError("--sliced goes with neither --seeds nor --compile-for.")
+    if options.compile_for and options.seeds:
+        raise ValueError("--compile-for is of a batch by --seed; leave --seeds out.")
     check_finite("--lora-scale", options.lora_scale)
     if options.size and min(options.size) < 1:
         raise ValueError(f"--size is {options.size}; both must be at least 1.")
@@ -247,7 +261,9 @@ def told(options: CheckpointOptions, parts: StableDiffusion, size: tuple[int, in
     """What the U-Net is told of each prompt."""
     folder = options.tokenizer or options.checkpoint
     prompted = tokens_of(
-        load_tokenizers(folder, parts), options.prompt, [options.negative] * len(options.prompt)
+        load_tokenizers(folder, parts),
+        options.prompt,
+        [options.negative or ""] * len(options.prompt),
     )
     return told_of(
         parts,
@@ -256,7 +272,7 @@ def told(options: CheckpointOptions, parts: StableDiffusion, size: tuple[int, in
         size,
         weights=[jnp.asarray(one.weights) for one in prompted.texts],
         negative_weights=[jnp.asarray(one.weights) for one in prompted.negative],
-        zeros=not options.negative and zeros_for_nothing(parts),
+        zeros=options.negative is None and zeros_for_nothing(parts),
     )
 
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from diffusion_jax.interop.clip_layouts import transformers_rows
 from diffusion_jax.interop.layouts import FLOATS, Row, flat, nested, their_shapes
-from diffusion_jax.interop.safetensors import Tensors, open_tensors
+from diffusion_jax.interop.safetensors import Tensors, open_tensors, read_json
 from diffusion_jax.interop.sd_layouts import unet_rows
 from diffusion_jax.interop.sd_original import unet_name
 from diffusion_jax.interop.sd_parts import Part
@@ -35,7 +35,7 @@ FACTORS = (
 )
 ALPHA = re.compile(r"(.+)\.alpha")
 PEFT = "base_model.model."
-METADATA = "lora_adapter_metadata"
+METADATA, ADAPTER = "lora_adapter_metadata", "adapter_config.json"
 
 
 class Target(NamedTuple):
@@ -204,14 +204,19 @@ def _misfit(tensors: Tensors, factors: Mapping[str, str], target: Target) -> str
 
 
 def _alphas(tensors: Tensors) -> dict[str, Any]:
-    """part -> alpha, which recent versions of diffusers write beside the arrays.
+    """part -> alpha, which diffusers writes beside the arrays, and peft in a file of its own.
 
     Raises:
         ValueError: options that aren't known here.
+        FileNotFoundError: peft's names, without that file.
     """
-    if METADATA not in tensors.metadata:
+    if METADATA in tensors.metadata:
+        told = json.loads(tensors.metadata[METADATA])
+    elif any(name.startswith(PEFT) for name in tensors.shapes):
+        beside = read_json(Path(tensors.where).parent / ADAPTER)
+        told = {f"{part}.{name}": x for part in ("unet", *TEXTS) for name, x in beside.items()}
+    else:
         return {}
-    told = json.loads(tensors.metadata[METADATA])
     odd = [
         name
         for name, value in told.items()

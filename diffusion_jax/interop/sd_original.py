@@ -106,7 +106,12 @@ _TABLE = {
     "num_train_timesteps": 1000,
     "steps_offset": 1,
 }
-_PNDM = {**_TABLE, "_class_name": "PNDMScheduler", "set_alpha_to_one": False}
+_PNDM = {
+    **_TABLE,
+    "_class_name": "PNDMScheduler",
+    "set_alpha_to_one": False,
+    "skip_prk_steps": True,
+}
 _DDIM = {**_TABLE, "_class_name": "DDIMScheduler", "set_alpha_to_one": False, "clip_sample": False}
 _EULER = {**_TABLE, "_class_name": "EulerDiscreteScheduler", "timestep_spacing": "leading"}
 

@@ -76,7 +76,6 @@ _FOLLOWED: Mapping[str, tuple[Any, ...]] = {
     "algorithm_type": ("dpmsolver++", None),
     "solver_type": ("midpoint", "bh2", None),
     "variance_type": ("fixed_small", "fixed_small_log", None),
-    "skip_prk_steps": (True, None),
 }
 # Multistep solvers of diffusers' make a grid of one more step, and leave out the one before last.
 _INNER = ("DPMSolverMultistepScheduler", "UniPCMultistepScheduler")
@@ -107,6 +106,8 @@ def read_scheduler(config: Mapping[str, Any]) -> Scheduled:
                 f"{field} is {config[field]!r}, which isn't followed here; "
                 f"{' or '.join(repr(value) for value in values if value is not None)} is."
             )
+    if name == "PNDMScheduler" and not config.get("skip_prk_steps", False):
+        raise ValueError("skip_prk_steps is False: Runge-Kutta steps aren't followed here.")
     spacing, make = _CLASSES[name]
     steps = int(config.get("num_train_timesteps", 1000))
     prediction = config.get("prediction_type", "epsilon")

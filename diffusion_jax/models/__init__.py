@@ -18,6 +18,7 @@ from diffusion_jax.models.clip_blocks import Encoding, exact_gelu, quick_gelu
 from diffusion_jax.models.clip_resnet import FrozenBatchNorm, ModifiedResNet
 from diffusion_jax.models.clip_text import TextTransformer
 from diffusion_jax.models.clip_vision import VisionTransformer
+from diffusion_jax.models.code_transformer import CodeTransformer
 from diffusion_jax.models.conditioning import (
     Attributes,
     ClassLabels,
@@ -58,6 +59,7 @@ from diffusion_jax.models.layers import (
 )
 from diffusion_jax.models.patches import Patched
 from diffusion_jax.models.prior import CodePrior, DiffusionPrior
+from diffusion_jax.models.refined import Refined
 from diffusion_jax.models.text_conditioning import Embedding, Prompt, Text, Tokens
 from diffusion_jax.models.unet import (
     UNet,
@@ -80,6 +82,7 @@ __all__ = [
     "Attributes",
     "ClassLabels",
     "CodePrior",
+    "CodeTransformer",
     "Conditioning",
     "DiT",
     "DiffusionPrior",
@@ -106,6 +109,7 @@ __all__ = [
     "Posterior",
     "Prompt",
     "Quantized",
+    "Refined",
     "ResidualBlock",
     "ResizeUp",
     "Segmentation",

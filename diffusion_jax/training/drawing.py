@@ -63,12 +63,21 @@ def in_batches(
         num: rows that are wanted.
         batch_size: of each call.
         desc, unit: of the bar.
+
+    Raises:
+        FloatingPointError: they aren't all finite.
     """
     done = []
     bar = tqdm(total=num, desc=desc, unit=unit, disable=None, dynamic_ncols=True)
     with bar:
         for start in range(0, num, batch_size):
-            done.append(np.asarray(run(jnp.arange(start, start + batch_size))))
+            rows = np.asarray(run(jnp.arange(start, start + batch_size)))
+            if not np.isfinite(rows).all():
+                raise FloatingPointError(
+                    f"{unit}s {start} to {start + batch_size - 1} aren't finite, so nothing is "
+                    "written."
+                )
+            done.append(rows)
             bar.update(min(batch_size, num - start))
     return np.concatenate(done)[:num]
 

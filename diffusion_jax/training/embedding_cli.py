@@ -26,6 +26,7 @@ from diffusion_jax.training.known_cli import in_range
 from diffusion_jax.training.needs import check_pinned, pinned
 from diffusion_jax.training.runs import load_params
 from diffusion_jax.training.stages import stage_of
+from diffusion_jax.training.unclip_cli import warn_unknown
 from diffusion_jax.types import Params
 
 FURTHEST = 0.5  # of a text difference: the paper goes to between a quarter and a half
@@ -39,6 +40,8 @@ class Turned:
     """PNG of which to draw variations: what its embedding says stays"""
     interpolate: tuple[Path, Path] | None = None
     """two PNGs, and what lies between them, in --num pictures"""
+    fixed_noise: bool = False
+    """--interpolate embeddings alone, with the first picture's noise"""
     edit: Path | None = None
     """PNG that turns from what --from says to what --to says, in --num pictures"""
     source: Annotated[str | None, tyro.conf.arg(name="from")] = None
@@ -60,6 +63,8 @@ class Turned:
             raise ValueError("--from and --to belong to --edit.")
         if self.edit is not None and not all(texts):
             raise ValueError("--edit needs two texts: --from and --to.")
+        if self.fixed_noise and self.interpolate is None:
+            raise ValueError("--fixed-noise belongs to --interpolate.")
         return bool(given)
 
 
@@ -115,11 +120,16 @@ def turned(
     if turn.interpolate is not None:
         ends = [inverted(path, "--interpolate") for path in turn.interpolate]
         z, x1 = (jnp.concatenate(x) for x in zip(*ends, strict=True))
+        if turn.fixed_noise:
+            x1 = x1[jnp.array([0, 0])]
         z, x1 = interpolations(z, x1, jnp.linspace(0.0, 1.0, num))
     else:
-        assert turn.edit is not None
+        assert turn.edit is not None and turn.source is not None and turn.to is not None
+        warn_unknown(clip.tokenizer(data_dir), (turn.source, turn.to))
         z, x1 = (jnp.repeat(x, num, axis=0) for x in inverted(turn.edit, "--edit"))
         said = text_encoder(clip, clip_params, data_dir)([turn.source, turn.to])
+        if np.allclose(said[0], said[1], atol=1e-6):
+            raise ValueError("--from and --to say the same to this decoder's CLIP.")
         before, after = (jnp.repeat(z[None], num, axis=0) for z in said)
         z = text_difference(z, before, after, jnp.linspace(0.0, FURTHEST, num))
 

@@ -77,6 +77,10 @@ def pinned(run_dir: Path) -> list[dict[str, Any]]:
 def check_pinned(run_dir: Path) -> None:
     """Raises ValueError where a run that this one was trained on has changed since."""
     for before in pinned(run_dir):
+        if not Path(before["run"]).is_dir():
+            raise FileNotFoundError(
+                f"{run_dir} was trained on {before['run']}, and there is no such folder any more."
+            )
         now = identity(Path(before["run"]))
         if now["digest"] != before["digest"]:
             raise ValueError(

@@ -145,7 +145,8 @@ def sample_command(argv: Sequence[str]) -> None:
         raise ValueError(f"--out and --npz are both {options.out}; one would replace the other.")
     level = options.augment or 0.0
     told = () if options.turned.asked() else experiment.conditioning.features
-    check_upsamplers(options.upsampler, experiment.image_shape[-1], told, level)
+    if options.upsampler:
+        check_upsamplers(options.upsampler, experiment.image_shape, told, level)
     how: dict[str, Any] = {"steps": steps, "seed": options.seed}
     how |= {"batch_size": options.batch_size, "data_dir": options.data_dir}
     if options.turned.asked():
@@ -185,6 +186,11 @@ def told_of(experiment: Experiment, options: SampleOptions) -> Known:
         ValueError: flags that the model doesn't read, that don't go together or can't be read.
     """
     if options.prior is None:
+        if options.told.prompt and "image_embedding" in experiment.conditioning.features:
+            raise ValueError(
+                "--prompt: this decoder reads embeddings, which a prior makes of texts; name its "
+                "run folder by --prior."
+            )
         return known_from(experiment, options.num, options.told, options.data_dir)
     if options.told != Told(prompt=options.told.prompt):
         raise ValueError("--prior goes with --prompt alone: nothing else tells the decoder.")
@@ -208,6 +214,10 @@ def check_numbers(options: SampleOptions, guidance: float) -> None:
     if options.num < 1:
         raise ValueError(f"--num is {options.num}; ask for at least 1 picture.")
     check_finite("--guidance", guidance)
+    if options.prior_guidance is not None:
+        check_finite("--prior-guidance", options.prior_guidance)
+    if options.prior_steps is not None and options.prior_steps < 1:
+        raise ValueError(f"--prior-steps is {options.prior_steps}; it must be at least 1.")
     check_seed(options.seed, "--seed")
 
 
@@ -238,6 +248,8 @@ def check_turns(options: SampleOptions) -> None:
         "told",
         "prior",
         "guidance",
+        "interval",
+        "rescale",
         "sampler",
         *ADJUSTS,
         "grid",

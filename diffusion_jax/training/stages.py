@@ -1,20 +1,27 @@
 """Run folders as the stages of a system."""
 
 import functools
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
 
 from diffusion_jax.models.conditioning import Known
 from diffusion_jax.models.image_conditioning import low_resolution
 from diffusion_jax.systems.cascade import Stage, as_told
 from diffusion_jax.systems.latent import LatentDiffusion
-from diffusion_jax.systems.unclip import CodeStage, Prior
+from diffusion_jax.systems.unclip import CodeStage, Prior, Prompts, Unclip
+from diffusion_jax.training.contrastive import text_encoder
+from diffusion_jax.training.embeddings import load_clip_task
 from diffusion_jax.training.experiment import Experiment
 from diffusion_jax.training.latent_experiment import LatentExperiment
 from diffusion_jax.training.latents import codec_with
-from diffusion_jax.training.needs import check_pinned
+from diffusion_jax.training.needs import check_pinned, pinned
 from diffusion_jax.training.priors import CodePriorTask
-from diffusion_jax.training.runs import load_params, load_task
+from diffusion_jax.training.runs import load_experiment, load_params, load_task
 from diffusion_jax.training.terminals import FromNoise
 from diffusion_jax.types import Denoiser, Params, Scalar
 
@@ -65,7 +72,7 @@ def stage_of(
         process=experiment.process,
         shape=tuple(shape or experiment.shape),
         sampler=experiment.sampler,
-        times=experiment.grid(steps or experiment.sample_steps or 50),
+        times=experiment.grid((experiment.sample_steps or 50) if steps is None else steps),
         guidance=None if gamma == 1.0 else gamma,
         tell=functools.partial(small.noised, level=augment) if augment and small else as_told,
     )
@@ -82,9 +89,11 @@ def load_stage(
     """A run of a diffusion model as a stage; arguments of `stage_of`.
 
     Raises:
-        ValueError: the run is of something else, or as `stage_of`.
+        ValueError: the run is of something else, or a run that it was trained on has changed since;
+            or as `stage_of`.
     """
     task = load_task(run_dir)
+    check_pinned(run_dir)
     if not isinstance(task, Experiment):
         raise ValueError(f"{run_dir} holds no diffusion model.")
     params = load_params(task, run_dir)
@@ -99,7 +108,10 @@ def load_latent_diffusion(
     guidance: float | None = None,
     data_dir: Path | None = None,
 ) -> LatentDiffusion:
-    """A run of a model of latents with its codec; pictures that it is told of become `in_latents`.
+    """A run of a model of latents with its codec.
+
+    One that was trained to complete pictures has to be told `in_latents(known,
+    system.codec.encode)`; `sample.py` does that, and puts the picture back.
 
     Args:
         run_dir: such as of configs/emoji_text.py.
@@ -113,7 +125,7 @@ def load_latent_diffusion(
     if not isinstance(task, LatentExperiment):
         raise ValueError(f"{run_dir} holds no model of latents.")
     check_pinned(run_dir)
-    frozen = task.frozen(data_dir)
+    frozen = jax.device_get(task.frozen(data_dir))  # which lay on one device
     if frozen.keys() != {"codec"}:
         raise ValueError(f"{run_dir} isn't drawn from by itself; python {task.use(run_dir)}.")
     params = load_params(task, run_dir)
@@ -126,15 +138,34 @@ def load_prior(
     *,
     steps: int | None = None,
     guidance: float | None = None,
+    decoder: Path | None = None,
     data_dir: Path | None = None,
 ) -> Prior:
     """A run of either prior as a stage.
 
+    Args:
+        run_dir: its folder.
+        steps: of a diffusion prior; one that draws code by code has none.
+        guidance: gamma, by default the recipe's.
+        decoder: the run that reads what it draws.
+        data_dir: of the embeddings that codes stand for.
+
     Raises:
-        ValueError: the run is of something else.
+        ValueError: the run is of something else, or its CLIP has changed since or isn't the
+            decoder's.
     """
     task: Any = load_task(run_dir)
     check_pinned(run_dir)
+    is_prior = isinstance(task, Experiment) and not task.draws_pictures
+    if not is_prior and not isinstance(task, CodePriorTask):
+        raise ValueError(
+            f"{run_dir} holds no prior of embeddings; train one with configs/emoji_prior.py."
+        )
+    if decoder is not None and (not pinned(run_dir) or pinned(run_dir) != pinned(decoder)):
+        raise ValueError(
+            f"{run_dir} and {decoder} weren't trained on the same CLIP, so what one draws the "
+            "other can't read."
+        )
     if isinstance(task, CodePriorTask):
         gamma = task.guidance if guidance is None else guidance
         return CodeStage(
@@ -144,8 +175,61 @@ def load_prior(
             codes=task.fit(data_dir).codes,
             guidance=None if gamma == 1.0 else gamma,
         )
-    if isinstance(task, Experiment) and not task.draws_pictures:
-        return stage_of(task, load_params(task, run_dir), steps=steps, guidance=guidance)
-    raise ValueError(
-        f"{run_dir} holds no prior of embeddings; train one with configs/emoji_prior.py."
-    )
+    return stage_of(task, load_params(task, run_dir), steps=steps, guidance=guidance)
+
+
+def text_reader(clip_run: Path, data_dir: Path | None = None) -> Callable[[Sequence[str]], Prompts]:
+    """What makes of texts what unCLIP's stages read: tokens, and embeddings by a CLIP.
+
+    Args:
+        clip_run: a run of a CLIP.
+        data_dir: of the data set whose words it knows.
+    """
+    clip = load_clip_task(clip_run)
+    tokenizer = clip.tokenizer(data_dir)
+    embed = text_encoder(clip, load_params(clip, clip_run), data_dir)
+
+    def read(texts: Sequence[str]) -> Prompts:
+        tokens = np.stack([tokenizer.encode(text) for text in texts])
+        return Prompts(jnp.asarray(tokens), jnp.asarray(embed(list(texts))))
+
+    return read
+
+
+def load_unclip(
+    decoder: Path,
+    prior: Path,
+    upsamplers: Sequence[Path] = (),
+    *,
+    steps: int | None = None,
+    augment: float = 0.0,
+    data_dir: Path | None = None,
+) -> tuple[Unclip, Callable[[Sequence[str]], Prompts]]:
+    """The chain of these runs, and what reads texts for it.
+
+    >>> unclip, read = load_unclip(decoder, prior)  # doctest: +SKIP
+    >>> told = read(["cat face, in noto style"])  # doctest: +SKIP
+    >>> jax.jit(Unclip.sample)(unclip, jax.random.key(0), told, jnp.arange(1))  # doctest: +SKIP
+
+    Args:
+        decoder, prior, upsamplers: run folders; each of the last enlarges what comes before.
+        steps: of the decoder.
+        augment: the level of the noise that each upsampler's small pictures get.
+        data_dir: of prepared TFDS sets.
+
+    Raises:
+        ValueError: as `load_stage` and `load_prior`.
+    """
+    stage = load_stage(decoder, steps=steps)
+    drawn = load_prior(prior, decoder=decoder, data_dir=data_dir)
+    ups, shape = [], stage.shape
+    for run in upsamplers:
+        small = low_resolution(load_experiment(run).conditioning)
+        if small is None:
+            raise ValueError(f"{run} enlarges no pictures.")
+        shape = (small.factor * shape[0], small.factor * shape[1], shape[2])
+        ups.append(load_stage(run, steps=25, shape=shape, augment=augment))
+    (clip,) = pinned(decoder)
+    read = text_reader(Path(clip["run"]), data_dir)
+    length = load_clip_task(Path(clip["run"])).length
+    return Unclip(stage, length, drawn, tuple(ups)), read

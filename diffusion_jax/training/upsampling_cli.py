@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from diffusion_jax.data.augment import Patch
 from diffusion_jax.models.conditioning import Known
 from diffusion_jax.models.image_conditioning import low_resolution
 from diffusion_jax.systems.cascade import stage_key, tell_key
@@ -17,13 +18,13 @@ from diffusion_jax.training.runs import load_experiment, load_params
 
 
 def check_upsamplers(
-    runs: Sequence[Path], channels: int, told: Sequence[str], level: float
+    runs: Sequence[Path], shape: tuple[int, ...], told: Sequence[str], level: float
 ) -> None:
     """Refuses upsamplers before any work.
 
     Args:
         runs: their folders.
-        channels: of the pictures that they enlarge.
+        shape: of the pictures that they enlarge, (h, w, c).
         told: what else is known of these.
         level: of the noise that these get first.
 
@@ -32,6 +33,7 @@ def check_upsamplers(
             to be told what the model isn't.
         FileNotFoundError: it has no checkpoint.
     """
+    height, width, channels = shape
     for run in runs:
         task = load_experiment(run)
         if not checkpoints.steps(run / "checkpoints"):
@@ -47,6 +49,13 @@ def check_upsamplers(
             raise ValueError(
                 f"--upsampler {run} has to be told {missing[0]!r} of every picture, which isn't "
                 "known here."
+            )
+        height, width = part.factor * height, part.factor * width
+        if not isinstance(task.augment, Patch) and task.image_shape[:2] != (height, width):
+            raise ValueError(
+                f"--upsampler {run} makes pictures of {task.image_shape[0]}x{task.image_shape[1]}, "
+                f"and these would be of {height}x{width}; one that was trained on patches takes "
+                "any size."
             )
         if not 0 <= level <= part.noise:
             raise ValueError(

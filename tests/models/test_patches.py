@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion_jax.models import Patched
+from diffusion_jax.models import Patched, Refined
 from diffusion_jax.models.patches import cut_patches, join_patches
 from diffusion_jax.types import Condition
 from tests.oracle import normal
@@ -50,3 +50,13 @@ def test_pictures_that_cannot_be_cut():
         jax.eval_shape(
             lambda x: Patched(Seen()).apply({}, x, jnp.zeros(1)), jnp.zeros((1, 5, 4, 3))
         )
+
+
+def test_an_enlarged_picture_is_refined():
+    x, t, image = normal(1, 2, 4, 6, 3), jnp.zeros(2), normal(2, 2, 4, 6, 3)
+    told = Refined(Patched(Seen())).apply({}, x, t, Condition(image=image))
+    np.testing.assert_array_equal(told, image + (x + image))
+    with pytest.raises(ValueError, match="not no picture"):
+        Refined(Seen()).apply({}, x, t)
+    with pytest.raises(ValueError, match="not one of"):
+        Refined(Seen()).apply({}, x, t, Condition(image=image[:, :2]))

@@ -15,8 +15,12 @@ from diffusion_jax.systems import (
     Prompts,
     Stage,
     Unclip,
+    ablation,
+    attacked,
     best_of,
     interpolations,
+    reconstructions,
+    relations,
     text_difference,
 )
 from diffusion_jax.systems.unclip import unit
@@ -172,3 +176,39 @@ def test_guided_codes_follow_the_text_more(code_stage):
         one, two = (guided.draw(jax.random.key(5), k, INDEX) for k in (known, other))
         drawn[gamma] = float(jnp.abs(one - two).mean())
     assert drawn[0.0] == 0.0 and drawn[1.0] < drawn[3.0]
+
+
+def test_embeddings_from_their_first_components():
+    z = unit(jax.random.normal(jax.random.key(3), (B, D)))
+    codes = fit_codes(np.asarray(z), count=D)
+    found = reconstructions(codes, z[:4], (1, 3, D))
+    assert found.shape == (4, 3, D)
+    np.testing.assert_allclose(found[:, 2], z[:4], atol=1e-5)
+    cosine = jnp.einsum("bnd,bd->n", found, z[:4]) / 4
+    assert cosine[0] < cosine[1] < cosine[2]
+    with pytest.raises(ValueError, match="there are 6 components"):
+        reconstructions(codes, z, (0,))
+
+
+def test_each_way_of_telling_a_decoder():
+    drawn = ablation(UNCLIP, jax.random.key(1), PROMPTS, INDEX)
+    assert list(drawn) == ["text", "text embedding", "prior"]
+    for name, mean in (("text", 0.5), ("text embedding", PROMPTS.embedding + 0.5)):
+        wanted = jnp.broadcast_to(jnp.clip(mean, -1, 1), (B, D)).reshape(B, 2, 1, 3)
+        np.testing.assert_allclose(drawn[name], wanted, atol=0.1)
+    np.testing.assert_allclose(
+        drawn["prior"], UNCLIP.sample(jax.random.key(1), PROMPTS, INDEX), atol=1e-6
+    )
+    with pytest.raises(ValueError, match="needs a prior"):
+        ablation(dataclasses.replace(UNCLIP, prior=None), jax.random.key(1), PROMPTS, INDEX)
+
+
+def test_what_a_written_picture_is_held_for():
+    texts = jnp.broadcast_to(jnp.eye(D)[None, :2], (3, 2, D))
+    z = unit(jnp.stack([jnp.eye(D)[0], jnp.eye(D)[1], jnp.eye(D)[0] + jnp.eye(D)[1]]))
+    np.testing.assert_allclose(attacked(z, texts), [[1, 0], [0, 1], [0.5, 0.5]], atol=1e-4)
+    assert relations("a red cube", "a blue ball") == {
+        "asked": "a red cube above a blue ball",
+        "exchanged": "a blue ball above a red cube",
+        "colours": "a blue cube above a red ball",
+    }

@@ -76,6 +76,10 @@ def test_noise_before_a_stage_changes_what_it_draws(cascade):
     [
         ("runs/strange --num 2 --upsampler runs/large", "told 'label' of every picture"),
         ("runs/toy --num 2 --upsampler runs/toy", "enlarges no pictures of 1 channels"),
+        (
+            "runs/toy --num 2 --label 1 --upsampler runs/large runs/large",
+            "makes pictures of 8x8, and these would be of 16x16",
+        ),
         ("runs/toy --num 2 --upsampler runs/large --augment 0.6", "noise from 0 to 0.5"),
     ],
 )

@@ -10,12 +10,10 @@ import pytest
 from PIL import Image
 
 from diffusion_jax.data import save_png
-from diffusion_jax.systems import Prompts, Unclip
-from diffusion_jax.training.contrastive import text_encoder
+from diffusion_jax.systems import Unclip
 from diffusion_jax.training.embeddings import load_clip_task
-from diffusion_jax.training.runs import load_params
 from diffusion_jax.training.sample_cli import sample_command
-from diffusion_jax.training.stages import load_prior, load_stage
+from diffusion_jax.training.stages import load_unclip
 from tests.training import toy
 
 
@@ -47,23 +45,10 @@ def test_the_chain_in_python_draws_the_pictures_of_the_command(chain):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         sample_command([*flags.split(), *up.split(), "--npz", "c.npz", "--prompt", *prompts])
-    clip_run = Path("runs/clip")
-    clip = load_clip_task(clip_run)
-    texts = [prompts[i % 2] for i in range(3)]
-    told = Prompts(
-        jnp.stack([jnp.asarray(clip.tokenizer(None).encode(text)) for text in texts]),
-        text_encoder(clip, load_params(clip, clip_run))(texts),
-    )
-    ups = [
-        load_stage(Path("runs/upsampler"), steps=25, guidance=1.0, shape=shape, augment=0.1)
-        for shape in ((32, 32, 3), (64, 64, 3))
-    ]
-    unclip = Unclip(
-        load_stage(Path("runs/decoder"), steps=4),
-        clip.length,
-        load_prior(Path("runs/prior")),
-        tuple(ups),
-    )
+    ups = [Path("runs/upsampler")] * 2
+    runs = Path("runs/decoder"), Path("runs/prior"), ups
+    unclip, read = load_unclip(*runs, steps=4, augment=0.1)
+    told = read([prompts[i % 2] for i in range(3)])
     drawn = jax.jit(Unclip.sample)(unclip, jax.random.key(5), told, jnp.arange(3))
     with np.load("c.npz") as arrays:
         np.testing.assert_allclose(drawn, arrays["pictures"], atol=1e-4)
@@ -124,6 +109,9 @@ def test_edits_begin_with_the_picture_and_go_further_and_further(picture):
         ("runs/decoder --to cube", "belong to --edit"),
         ("runs/decoder --variations a.png --guidance 2", "--guidance doesn't go with"),
         ("runs/decoder --variations a.png --prompt ball", "what the model is told doesn't go"),
+        ("runs/decoder --variations a.png --rescale 0.5", "--rescale doesn't go with"),
+        ("runs/decoder --edit a.png --from cube --to cube", "say the same to this decoder's CLIP"),
+        ("runs/decoder --variations a.png --fixed-noise", "--fixed-noise belongs to"),
         ("runs/decoder --variations samples.png", "--variations: samples.png has"),
         ("runs/upsampler --variations a.png", "reads no embeddings"),
     ],
@@ -142,6 +130,9 @@ def test_turns_that_are_refused(picture, capsys, flags, message):
         ("runs/prior --prompt ball", "draws no pictures"),
         ("runs/decoder --prior-steps 3", "--prior-steps was given, but it belongs to --prior"),
         ("runs/decoder --prior runs/stranger --prompt ball", "weren't trained on the same CLIP"),
+        ("runs/decoder --prompt ball", "name its run folder by --prior"),
+        ("runs/decoder --prior runs/prior --prompt ball --prior-guidance nan", "--prior-guidance"),
+        ("runs/decoder --prior runs/prior --prompt ball --prior-steps 0", "--prior-steps is 0"),
         ("runs/decoder --upsampler runs/nothing", "no recipe.json"),
         ("runs/decoder --upsampler runs/decoder", "enlarges no pictures of 3 channels"),
         ("runs/decoder --augment 0.1", "--augment was given, but it belongs to --upsampler"),
