@@ -3,7 +3,7 @@
     python train.py configs/emoji_upsampler.py
     python train.py configs/emoji_upsampler.py --dataset emoji128 --corruption bsr --run-dir runs/up
 
-After 5,000 steps, 24 minutes of one core, held-out emoji come back from 32x32 at 28.1 dB in 10 steps
+After 5,000 steps (24 minutes, one core) held-out emoji come back from 32x32 at 28.1 dB in ten steps
 and 27.3 in 25, where a bicubic kernel has 25.5 (benchmarks/upsampling_quality.py, 2026-11-22). From
 64x64 to 128x128 it hasn't been trained.
 """

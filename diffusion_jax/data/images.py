@@ -118,6 +118,18 @@ def read_png(
     return levels.reshape(shape)
 
 
+def png_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Height and width of a picture file.
+
+    Raises:
+      OSError: there is no such file, or it isn't a picture.
+    """
+    from PIL import Image
+
+    with Image.open(path) as picture:
+        return picture.height, picture.width
+
+
 def read_map(
     path: str | os.PathLike[str], size: tuple[int, int], what: str = "the map"
 ) -> Int[np.ndarray, "h w"]:

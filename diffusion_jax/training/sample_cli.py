@@ -39,7 +39,7 @@ from diffusion_jax.training.signals import ended_at_once
 from diffusion_jax.training.steering_cli import Steering
 from diffusion_jax.training.task import check_seed
 from diffusion_jax.training.unclip_cli import embedded_prompts
-from diffusion_jax.training.upsampling_cli import check_upsamplers, enlarged
+from diffusion_jax.training.upsampling_cli import check_upsamplers, enlarged, sized_as
 from diffusion_jax.types import Process
 
 ADJUSTS = ("eta", "order", "variance", "churn", "delta")  # flags of some samplers
@@ -129,6 +129,8 @@ def sample_command(argv: Sequence[str]) -> None:
     options = tyro.cli(SampleOptions, args=list(argv), prog="sample.py")
     experiment = load_experiment(options.run_dir, options.recipe)
     check_pinned(options.run_dir)
+    if options.told.low_resolution:
+        experiment = sized_as(experiment, options.told.low_resolution)
     guidance = experiment.guidance if options.guidance is None else options.guidance
     check_numbers(options, guidance)
     flags = {flag: getattr(options, flag) for flag in ADJUSTS}

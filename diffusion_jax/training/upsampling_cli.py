@@ -9,11 +9,13 @@ import numpy as np
 from jax.sharding import Mesh
 
 from diffusion_jax.data.augment import Patch
+from diffusion_jax.data.images import png_size
 from diffusion_jax.models.conditioning import Known
 from diffusion_jax.models.image_conditioning import low_resolution
 from diffusion_jax.systems.cascade import stage_key, tell_key
 from diffusion_jax.training import checkpoints
 from diffusion_jax.training.drawing import draw
+from diffusion_jax.training.experiment import Experiment
 from diffusion_jax.training.runs import load_experiment, load_params
 
 
@@ -61,6 +63,16 @@ def check_upsamplers(
             raise ValueError(
                 f"--augment is {level:g}; {run} was trained with noise from 0 to {part.noise:g}."
             )
+
+
+def sized_as(experiment: Experiment, small: Path) -> Experiment:
+    """The experiment of pictures as large as a small PNG becomes, if it was trained on patches."""
+    part = low_resolution(experiment.conditioning)
+    if part is None or not isinstance(experiment.augment, Patch):
+        return experiment
+    height, width = png_size(small)
+    shape = (part.factor * height, part.factor * width, *experiment.image_shape[2:])
+    return replace(experiment, image_shape=shape)
 
 
 def enlarged(

@@ -84,6 +84,14 @@ def test_variations_differ_and_depend_on_their_number(picture):
     np.testing.assert_allclose(turned_into(2, "--variations a.png"), many[:2], atol=1e-6)
 
 
+def test_an_upsampler_enlarges_a_file_of_any_size(picture):
+    save_png("small.png", np.full((12, 20, 3), 99, np.uint8))
+    flags = "runs/upsampler --low-resolution small.png --num 1 --steps 2 --npz u.npz"
+    sample_command(flags.split())
+    with np.load("u.npz") as arrays:
+        assert arrays["pictures"].shape == (1, 24, 40, 3)
+
+
 def test_interpolations_end_where_each_picture_leads(picture):
     there = turned_into(5, "--interpolate a.png b.png")
     back = turned_into(5, "--interpolate b.png a.png")
