@@ -23,8 +23,8 @@ from diffusion_jax.interop import load_stable_diffusion  # noqa: E402
 from diffusion_jax.interop.sd_system import (  # noqa: E402
     load_tokenizers,
     system_of,
-    told_of,
     tokens_of,
+    told_of,
     zeros_for_nothing,
 )
 from diffusion_jax.systems.latent import LatentDiffusion  # noqa: E402
