@@ -180,3 +180,19 @@ def test_everything_that_does_not_fit_is_named_at_once(tmp_path):
     save_file({}, tmp_path / "lora.safetensors")
     with pytest.raises(ValueError, match="it has no layers"):
         merge_lora(system(), tmp_path / "lora.safetensors")
+
+
+def test_pefts_own_files_have_their_alpha_beside_them(tmp_path):
+    path = (0, "middle_attention/blocks/self/out/kernel")
+    sides = [f"base_model.model.{OUT}.lora_{side}.weight" for side in "AB"]
+    file = tmp_path / "adapter_model.safetensors"
+    save_file(dict(zip(sides, factors(OUT), strict=True)), file)
+    with pytest.raises(FileNotFoundError, match=r"adapter_config\.json"):
+        merge_lora(system(), file)
+    config = {"r": RANK, "lora_alpha": 4, "use_rslora": False, "alpha_pattern": {}}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    found = change(merge_lora(system(), file))
+    np.testing.assert_allclose(found[path][0], expected(OUT, 4 / RANK), rtol=1e-4, atol=1e-5)
+    (tmp_path / "adapter_config.json").write_text(json.dumps({**config, "use_rslora": True}))
+    with pytest.raises(ValueError, match="use_rslora"):
+        merge_lora(system(), file)
