@@ -207,9 +207,9 @@ def load_unclip(
 ) -> tuple[Unclip, Callable[[Sequence[str]], Prompts]]:
     """The chain of these runs, and what reads texts for it.
 
-    >>> unclip, read = load_unclip(decoder, prior)  # doctest: +SKIP
-    >>> told = read(["cat face, in noto style"])  # doctest: +SKIP
-    >>> jax.jit(Unclip.sample)(unclip, jax.random.key(0), told, jnp.arange(1))  # doctest: +SKIP
+        unclip, read = load_unclip(decoder, prior)
+        told = read(["cat face, in noto style"])
+        pictures = jax.jit(Unclip.sample)(unclip, jax.random.key(0), told, jnp.arange(1))
 
     Args:
         decoder, prior, upsamplers: run folders; each of the last enlarges what comes before.
