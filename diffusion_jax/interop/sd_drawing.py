@@ -26,7 +26,7 @@ from diffusion_jax.training.sharding import (
     under,
 )
 
-Run = Callable[[LatentDiffusion, Any, Known, Any], jax.Array]  # of a system, key, known, index
+Run = Callable[[Any, Any, Known, Any], jax.Array]  # of a system, key, known, index
 
 
 def draw_checkpoint(
@@ -84,11 +84,16 @@ def compile_checkpoint(
     mesh = make_mesh(devices=topology_devices(topology))
     check_divides(batch_size, batch_parts(mesh), what="--batch-size")
     whole, cut = replicated(mesh), batched(mesh)
+    leaves, tree = jax.tree.flatten(system)
+
+    def flat_run(leaves: Any, key: Any, known: Known, index: Any) -> jax.Array:
+        return run(jax.tree.unflatten(tree, leaves), key, known, index)
+
     batch = {name: np.asarray(x)[np.zeros(batch_size, int)] for name, x in known.items()}
     index = np.zeros(batch_size, np.int32)
     drawn = compiled(
-        _program(run, mesh, False),
-        abstract(system, whole),
+        _program(flat_run, mesh, False),
+        abstract(leaves, whole),
         abstract(jax.random.key(0), whole),
         *abstract((batch, index), cut),
     )

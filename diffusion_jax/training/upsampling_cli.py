@@ -71,8 +71,7 @@ def sized_as(experiment: Experiment, small: Path) -> Experiment:
     if part is None or not isinstance(experiment.augment, Patch):
         return experiment
     height, width = png_size(small)
-    shape = (part.factor * height, part.factor * width, *experiment.image_shape[2:])
-    return replace(experiment, image_shape=shape)
+    return experiment.resized(part.factor * height, part.factor * width)
 
 
 def enlarged(

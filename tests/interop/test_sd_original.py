@@ -91,7 +91,7 @@ def test_a_file_is_read_into_the_same_parts_as_a_folder(tmp_path, xl):
     for a, b in zip(params_of(found), params_of(expected), strict=True):
         same(a, b)
     assert found.scale == 0.5 and found.scheduler == {}
-    assert found.unet.config == {"use_linear_projection": xl}
+    assert found.unet.config == {"use_linear_projection": xl, "sample_size": 64}
 
 
 def test_a_text_encoder_may_end_before_the_files_last_block(tmp_path):

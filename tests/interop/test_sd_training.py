@@ -32,7 +32,8 @@ COLOURS = ("red", "green", "blue")
 
 def recipe(steps: int = 2, drop_text: float = 0.1):
     task = load_recipe(Path("configs/sd_finetune.py"))(
-        Path("sd"), size=64, steps=steps, batch_size=2, drop_text=drop_text, bfloat16=False,
+        Path("sd"), "colours", size=64, steps=steps, batch_size=2, drop_text=drop_text,
+        bfloat16=False,
     )
     images = np.repeat(np.eye(3, dtype=np.uint8)[:, None, None] * 200, 64, 1).repeat(64, 2)
 

@@ -1,6 +1,6 @@
 """A folder like a checkout, with small codecs of digits."""
 
-import os
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -119,9 +119,14 @@ def folder(tmp_path_factory):
         (folder / "configs" / path.name).symlink_to(path)
     for name, text in {"codec": CODEC, "latent": LATENT, "codes": CODES}.items():
         (folder / "configs" / f"{name}.py").write_text(text)
-    before = os.getcwd()
-    os.chdir(folder)
-    train_command(["configs/codec.py", "--run-dir", "runs/kl", *FEW])
-    train_command(["configs/codec.py", "--kind", "vq_emoji64", "--run-dir", "runs/vq", *FEW])
-    yield folder
-    os.chdir(before)
+    with contextlib.chdir(folder):
+        train_command(["configs/codec.py", "--run-dir", "runs/kl", *FEW])
+        train_command(["configs/codec.py", "--kind", "vq_emoji64", "--run-dir", "runs/vq", *FEW])
+    return folder
+
+
+@pytest.fixture(autouse=True, scope="module")
+def inside(folder):
+    """Each module's working directory: a worker has modules of other packages in turn."""
+    with contextlib.chdir(folder):
+        yield

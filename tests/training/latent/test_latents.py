@@ -176,7 +176,7 @@ def test_conditions_that_are_pictures(folder, tmp_path, told):
     files = ["--out", str(tmp_path / "c.png"), "--npz", str(tmp_path / "c.npz")]
     sample_command([f"runs/{told}", "--num", "2", "--steps", "2", *files])
     with np.load(tmp_path / "c.npz") as arrays:
-        drawn, known = arrays["pictures"], dict(arrays)
+        drawn, known = arrays["pictures"], {name: jnp.asarray(v) for name, v in arrays.items()}
     task, coder = load_experiment(Path(f"runs/{told}")), CodecRun(KL).arrays(None)
     assert isinstance(task, LatentExperiment)
     read = task.told({"codec": coder}, known)
@@ -227,6 +227,7 @@ def test_another_codec_since_is_noticed(folder, tmp_path, capsys):
     run("--codec", str(tmp_path / "kl"), "--run-dir", "runs/since")
     asked = ["runs/since", "--num", "1", "--steps", "2", "--out", str(tmp_path / "e.png")]
     sample_command(asked)
+    shutil.rmtree(tmp_path / "kl")
     train_command(["configs/codec.py", "--run-dir", str(tmp_path / "kl"), *FEW[:-1], "3"])
     assert "which has changed since" in toy.fails(sample_command, asked, capsys)
     with pytest.raises(ValueError, match="which has changed since"):

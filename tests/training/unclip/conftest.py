@@ -1,6 +1,6 @@
 """A folder like a checkout, with a small unCLIP trained on shapes."""
 
-import os
+import contextlib
 import shutil
 from pathlib import Path
 
@@ -75,33 +75,40 @@ def folder(tmp_path_factory):
     (folder / "configs" / "tiny.py").write_text(TINY)
     (folder / "configs" / "decoder.py").write_text(DECODER)
     (folder / "configs" / "upsampler.py").write_text(UPSAMPLER)
-    before = os.getcwd()
-    os.chdir(folder)
-    train_command(["configs/tiny.py", "--run-dir", "runs/clip", *FEW])
-    yield folder
-    os.chdir(before)
+    with contextlib.chdir(folder):
+        train_command(["configs/tiny.py", "--run-dir", "runs/clip", *FEW])
+    return folder
+
+
+@pytest.fixture(autouse=True, scope="module")
+def inside(folder):
+    """Each module's working directory: a worker has modules of other packages in turn."""
+    with contextlib.chdir(folder):
+        yield
 
 
 @pytest.fixture(scope="package")
 def small(folder):
     """What the CLIP says of its pictures."""
-    return embeddings(Path("runs/clip"), "train", None)
+    with contextlib.chdir(folder):
+        return embeddings(Path("runs/clip"), "train", None)
 
 
 @pytest.fixture(scope="package")
 def chain(small, folder):
     """Runs of a prior, a decoder and an upsampler as train.py leaves them."""
-    text = load_clip_task(Path("runs/clip")).clip.text
-    flags = f"--features {text.features} --vocabulary {text.vocabulary} --length {text.length}"
-    own = "--clip runs/clip --batch-size 8 --width 32 --layers 1 --run-dir runs/prior"
-    codes = "--codes 4 --buckets 8 --alignments 4"
-    train_command(["configs/emoji_code_prior.py", *f"{flags} {own} {codes}".split(), *FEW])
-    few = "--log-every 2 --sample-every 2 --steps 2"  # which draws held-out embeddings
-    train_command(["configs/decoder.py", *flags.split(), *few.split()])
-    train_command(["configs/upsampler.py", *few.split()])  # and held-out patches
-    for name in ("decoder", "upsampler"):
-        assert len(list(Path(f"runs/{name}/samples").iterdir())) == 1
-    shutil.copytree("runs/prior", "runs/stranger")
-    shutil.copytree("runs/clip", "runs/clip2")
-    (Path("runs/stranger") / "needs.json").unlink()
-    pin(Path("runs/stranger"), [Path("runs/clip2")])
+    with contextlib.chdir(folder):
+        text = load_clip_task(Path("runs/clip")).clip.text
+        flags = f"--features {text.features} --vocabulary {text.vocabulary} --length {text.length}"
+        own = "--clip runs/clip --batch-size 8 --width 32 --layers 1 --run-dir runs/prior"
+        codes = "--codes 4 --buckets 8 --alignments 4"
+        train_command(["configs/emoji_code_prior.py", *f"{flags} {own} {codes}".split(), *FEW])
+        few = "--log-every 2 --sample-every 2 --steps 2"  # which draws held-out embeddings
+        train_command(["configs/decoder.py", *flags.split(), *few.split()])
+        train_command(["configs/upsampler.py", *few.split()])  # and held-out patches
+        for name in ("decoder", "upsampler"):
+            assert len(list(Path(f"runs/{name}/samples").iterdir())) == 1
+        shutil.copytree("runs/prior", "runs/stranger")
+        shutil.copytree("runs/clip", "runs/clip2")
+        (Path("runs/stranger") / "needs.json").unlink()
+        pin(Path("runs/stranger"), [Path("runs/clip2")])
