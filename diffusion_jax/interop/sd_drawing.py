@@ -97,7 +97,7 @@ def compile_checkpoint(
         abstract(jax.random.key(0), whole),
         *abstract((batch, index), cut),
     )
-    size = tree_bytes(system)
+    size = tree_bytes(abstract(leaves))  # some are plain numbers
     heading = (
         f"compiled for {topology}: {mesh.size} chips, each with {size / 1e9:.3g} GB of weights"
     )

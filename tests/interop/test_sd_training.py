@@ -102,5 +102,6 @@ def test_texts_are_read_and_dropped(run):
 def test_what_cannot_be_done(run, capsys):
     with pytest.raises(ValueError, match="is the checkpoint that it began with"):
         export(ExportOptions(run, Path("sd")))
-    argv = ["configs/sd_finetune.py", "--folder", "nothing", "--run-dir", "never", *FEW]
+    flags = ["--folder", "nothing", "--dataset", "none", "--run-dir", "never", *FEW]
+    argv = ["configs/sd_finetune.py", *flags]
     assert "nothing" in toy.fails(train_command, argv, capsys)
