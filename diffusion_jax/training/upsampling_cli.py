@@ -71,7 +71,7 @@ def sized_as(experiment: Experiment, small: Path) -> Experiment:
     part = low_resolution(experiment.conditioning)
     if part is None or not isinstance(experiment.augment, Patch):
         return experiment
-    height, width = png_size(small)
+    height, width = png_size(small, "--low-resolution")
     shape = (part.factor * height, part.factor * width, *experiment.image_shape[2:])
     return replace(experiment, image_shape=shape)
 
