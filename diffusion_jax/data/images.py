@@ -118,16 +118,24 @@ def read_png(
     return levels.reshape(shape)
 
 
-def png_size(path: str | os.PathLike[str]) -> tuple[int, int]:
-    """Height and width of a picture file.
+def png_size(path: str | os.PathLike[str], what: str = "the picture") -> tuple[int, int]:
+    """Height and width of a picture file, which isn't decoded.
 
     Raises:
       OSError: there is no such file, or it isn't a picture.
     """
     from PIL import Image
 
-    with Image.open(path) as picture:
-        return picture.height, picture.width
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path) as picture:
+                return picture.height, picture.width
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno:
+            raise
+        name = f"{what}: {os.fspath(path)}"
+        raise OSError(f"{name} is no picture that can be read") from error
 
 
 def read_map(

@@ -91,7 +91,9 @@ def turned(
             f"{run_dir} reads no embeddings; --variations, --interpolate and --edit are for a "
             "decoder, such as configs/emoji_decoder.py trains."
         )
-    check_pinned(run_dir)
+    check_pinned(run_dir, experiment.needs)
+    if turn.variations is None and num < 2:
+        raise ValueError("--interpolate and --edit go from one picture to another: --num is 1.")
     clip_run = Path(needed[0]["run"])
     clip = load_clip_task(clip_run)
     clip_params = load_params(clip, clip_run)

@@ -67,15 +67,31 @@ def pinned(run_dir: Path) -> list[dict[str, Any]]:
         return []
     try:
         return [
-            {name: entry[name] for name in ("run", "step", "digest")}
+            {"run": str(Path(entry["run"])), "step": entry["step"], "digest": entry["digest"]}
             for entry in json.loads(path.read_text())
         ]
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{path} is damaged: {error}.") from None
 
 
-def check_pinned(run_dir: Path) -> None:
-    """Raises ValueError where a run that this one was trained on has changed since."""
+def check_pinned(run_dir: Path, needed: Sequence[Path] = ()) -> None:
+    """Refuses a run whose own needs have changed.
+
+    Args:
+        run_dir: of the run.
+        needed: where its recipe finds them from here; folders that aren't there aren't compared.
+
+    Raises:
+        ValueError: one has changed since, or another one is in its place.
+        FileNotFoundError: one is gone.
+    """
+    for before, path in zip(pinned(run_dir), needed, strict=False):
+        elsewhere = path.is_dir() and str(path.resolve()) != before["run"]
+        if elsewhere and identity(path)["digest"] != before["digest"]:
+            raise ValueError(
+                f"{run_dir} was trained on {before['run']} at step {before['step']}, and {path}, "
+                "which its recipe reads here, is another one."
+            )
     for before in pinned(run_dir):
         if not Path(before["run"]).is_dir():
             raise FileNotFoundError(

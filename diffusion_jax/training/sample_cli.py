@@ -128,7 +128,7 @@ def sample_command(argv: Sequence[str]) -> None:
     """sample.py RUN [--flags]."""
     options = tyro.cli(SampleOptions, args=list(argv), prog="sample.py")
     experiment = load_experiment(options.run_dir, options.recipe)
-    check_pinned(options.run_dir)
+    check_pinned(options.run_dir, experiment.needs)
     if options.told.low_resolution:
         experiment = sized_as(experiment, options.told.low_resolution)
     guidance = experiment.guidance if options.guidance is None else options.guidance

@@ -65,6 +65,10 @@ def stage_of(
     small = low_resolution(experiment.conditioning)
     if augment and small is None:
         raise ValueError("augment is for a model that enlarges pictures.")
+    if small and not 0 <= augment <= small.noise:
+        raise ValueError(
+            f"augment is {augment:g}; this model was trained with noise from 0 to {small.noise:g}."
+        )
 
     return Stage(
         denoiser=denoiser,
@@ -93,7 +97,7 @@ def load_stage(
             or as `stage_of`.
     """
     task = load_task(run_dir)
-    check_pinned(run_dir)
+    check_pinned(run_dir, task.needs)
     if not isinstance(task, Experiment):
         raise ValueError(f"{run_dir} holds no diffusion model.")
     params = load_params(task, run_dir)
@@ -124,7 +128,7 @@ def load_latent_diffusion(
     task = load_task(run_dir)
     if not isinstance(task, LatentExperiment):
         raise ValueError(f"{run_dir} holds no model of latents.")
-    check_pinned(run_dir)
+    check_pinned(run_dir, task.needs)
     frozen = jax.device_get(task.frozen(data_dir))  # which lay on one device
     if frozen.keys() != {"codec"}:
         raise ValueError(f"{run_dir} isn't drawn from by itself; python {task.use(run_dir)}.")
@@ -155,7 +159,7 @@ def load_prior(
             decoder's.
     """
     task: Any = load_task(run_dir)
-    check_pinned(run_dir)
+    check_pinned(run_dir, task.needs)
     is_prior = isinstance(task, Experiment) and not task.draws_pictures
     if not is_prior and not isinstance(task, CodePriorTask):
         raise ValueError(

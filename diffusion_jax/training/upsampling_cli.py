@@ -70,7 +70,7 @@ def sized_as(experiment: Experiment, small: Path) -> Experiment:
     part = low_resolution(experiment.conditioning)
     if part is None or not isinstance(experiment.augment, Patch):
         return experiment
-    height, width = png_size(small)
+    height, width = png_size(small, "--low-resolution")
     return experiment.resized(part.factor * height, part.factor * width)
 
 

@@ -45,9 +45,10 @@ def test_another_clip_is_noticed(folder, small, tmp_path):
         pin(tmp_path, [Path("runs/old")])
     changed = embeddings(Path("runs/old"), "train", None)
     assert np.abs(changed.images - small.images).max() > 0.01
-    (tmp_path / "needs.json").write_text('[{"run": 1}]')
-    with pytest.raises(ValueError, match=r"needs.json is damaged: 'step'"):
-        pinned(tmp_path)
+    for run, reason in (('"a"', "'step'"), ("3", "expected str")):
+        (tmp_path / "needs.json").write_text(f'[{{"run": {run}}}]')
+        with pytest.raises(ValueError, match=rf"needs.json is damaged: {reason}"):
+            pinned(tmp_path)
 
 
 def test_codes_stand_for_embeddings(small):

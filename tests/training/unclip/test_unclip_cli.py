@@ -12,6 +12,7 @@ from PIL import Image
 from diffusion_jax.data import save_png
 from diffusion_jax.systems import Unclip
 from diffusion_jax.training.embeddings import load_clip_task
+from diffusion_jax.training.needs import check_pinned
 from diffusion_jax.training.sample_cli import sample_command
 from diffusion_jax.training.stages import load_unclip
 from tests.training import toy
@@ -84,6 +85,16 @@ def test_variations_differ_and_depend_on_their_number(picture):
     np.testing.assert_allclose(turned_into(2, "--variations a.png"), many[:2], atol=1e-6)
 
 
+def test_another_clip_in_its_place_is_noticed(chain):
+    prior = Path("runs/prior")
+    check_pinned(prior, [Path("runs/clip")])
+    check_pinned(prior, [Path("elsewhere")])  # which isn't there, so isn't read
+    with pytest.raises(ValueError, match="which its recipe reads here, is another one"):
+        check_pinned(prior, [Path("runs/decoder")])
+    with pytest.raises(ValueError, match="trained with noise from 0 to"):
+        load_unclip(Path("runs/decoder"), prior, [Path("runs/upsampler")], augment=float("nan"))
+
+
 def test_an_upsampler_enlarges_a_file_of_any_size(picture):
     save_png("small.png", np.full((12, 20, 3), 99, np.uint8))
     flags = "runs/upsampler --low-resolution small.png --num 1 --steps 2 --npz u.npz"
@@ -119,6 +130,8 @@ def test_edits_begin_with_the_picture_and_go_further_and_further(picture):
         ("runs/decoder --variations a.png --prompt ball", "what the model is told doesn't go"),
         ("runs/decoder --variations a.png --rescale 0.5", "--rescale doesn't go with"),
         ("runs/decoder --edit a.png --from cube --to cube", "say the same to this decoder's CLIP"),
+        ("runs/decoder --edit a.png --from cube --to ball --num 1", "--num is 1"),
+        ("runs/upsampler --low-resolution no.png", "--low-resolution: no.png is no picture"),
         ("runs/decoder --variations a.png --fixed-noise", "--fixed-noise belongs to"),
         ("runs/decoder --variations samples.png", "--variations: samples.png has"),
         ("runs/upsampler --variations a.png", "reads no embeddings"),
@@ -126,6 +139,7 @@ def test_edits_begin_with_the_picture_and_go_further_and_further(picture):
 )
 def test_turns_that_are_refused(picture, capsys, flags, message):
     save_png("samples.png", np.zeros((8, 8, 3), np.uint8))
+    Path("no.png").write_text("no")
     assert message in toy.fails(sample_command, flags.split(), capsys)
 
 
