@@ -11,12 +11,12 @@ import numpy as np
 
 from diffusion_jax.systems import Prompts, Stage, Unclip, best_of
 from diffusion_jax.systems.unclip import PRIOR, Prior
-from diffusion_jax.training.contrastive import Contrastive, image_encoder, text_encoder
+from diffusion_jax.training.contrastive import Contrastive, image_encoder
 from diffusion_jax.training.drawing import in_batches
 from diffusion_jax.training.embeddings import load_clip_task
 from diffusion_jax.training.needs import check_pinned, pinned
 from diffusion_jax.training.runs import load_params
-from diffusion_jax.training.stages import load_stage
+from diffusion_jax.training.stages import load_stage, text_reader
 
 
 @dataclass(frozen=True)
@@ -27,19 +27,17 @@ class Clip:
         run: its folder.
         task: its recipe.
         images: pictures [n h w c] -> z_i [n d].
-        texts: texts -> z_t [n d].
-        tokens: texts -> [n length].
+        told: texts -> what the stages read of them.
     """
 
     run: Path
     task: Contrastive
     images: Callable
-    texts: Callable
-    tokens: Callable
+    told: Callable
 
-    def told(self, texts: list[str]) -> Prompts:
-        """Texts as the stages read them."""
-        return Prompts(jnp.asarray(self.tokens(texts)), jnp.asarray(self.texts(texts)))
+    def texts(self, texts: list[str]) -> jax.Array:
+        """z_t of texts [n d]."""
+        return self.told(texts).embedding
 
 
 def clip_of(run: Path, data_dir: Path | None = None) -> Clip:
@@ -48,14 +46,8 @@ def clip_of(run: Path, data_dir: Path | None = None) -> Clip:
     (needed,) = pinned(run)
     clip_run = Path(needed["run"])
     task = load_clip_task(clip_run)
-    params, tokenizer = load_params(task, clip_run), task.tokenizer(data_dir)
-    return Clip(
-        clip_run,
-        task,
-        image_encoder(task, params),
-        text_encoder(task, params, data_dir),
-        lambda texts: np.stack([tokenizer.encode(text) for text in texts]),
-    )
+    params = load_params(task, clip_run)
+    return Clip(clip_run, task, image_encoder(task, params), text_reader(task, params, data_dir))
 
 
 def load_decoder(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import math
 import os
 import warnings
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import jax
@@ -124,18 +126,8 @@ def png_size(path: str | os.PathLike[str], what: str = "the picture") -> tuple[i
     Raises:
       OSError: there is no such file, or it isn't a picture.
     """
-    from PIL import Image
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as picture:
-                return picture.height, picture.width
-    except Exception as error:
-        if isinstance(error, OSError) and error.errno:
-            raise
-        name = f"{what}: {os.fspath(path)}"
-        raise OSError(f"{name} is no picture that can be read") from error
+    with _reading(path, what) as picture:
+        return picture.height, picture.width
 
 
 def read_map(
@@ -165,21 +157,27 @@ def read_map(
 
 def _opened(path: str | os.PathLike[str], size: tuple[int, int], what: str) -> Image.Image:
     """A picture of this width and height, decoded; nothing of another size is."""
+    with _reading(path, what) as picture:
+        found = picture.size
+        if found == size:
+            return picture.copy()
+    raise ValueError(
+        f"{what}: {os.fspath(path)} has {found[0]}x{found[1]} pixels (width x height); "
+        f"{size[0]}x{size[1]} are needed"
+    )
+
+
+@contextlib.contextmanager
+def _reading(path: str | os.PathLike[str], what: str) -> Iterator[Image.Image]:
+    """An open picture file; what is damaged in it shows as OSError."""
     from PIL import Image
 
-    name = f"{what}: {os.fspath(path)}"
-    found = None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(path) as picture:
-                found = picture.size
-                if found == size:
-                    return picture.copy()
+                yield picture
     except Exception as error:  # damage shows as OSError, SyntaxError, ValueError, a bomb's own...
         if isinstance(error, OSError) and error.errno:
             raise
-        raise OSError(f"{name} is no picture that can be read") from error
-    raise ValueError(
-        f"{name} has {found[0]}x{found[1]} pixels (width x height); {size[0]}x{size[1]} are needed"
-    )
+        raise OSError(f"{what}: {os.fspath(path)} is no picture that can be read") from error

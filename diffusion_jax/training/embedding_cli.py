@@ -18,15 +18,14 @@ from diffusion_jax.models.image_conditioning import shrink
 from diffusion_jax.samplers import DDIM
 from diffusion_jax.systems.cascade import Stage
 from diffusion_jax.systems.unclip import Unclip, interpolations, text_difference
-from diffusion_jax.training.contrastive import image_encoder, text_encoder
+from diffusion_jax.training.contrastive import image_encoder
 from diffusion_jax.training.drawing import in_batches
 from diffusion_jax.training.embeddings import load_clip_task
 from diffusion_jax.training.experiment import Experiment
 from diffusion_jax.training.known_cli import in_range
 from diffusion_jax.training.needs import check_pinned, pinned
 from diffusion_jax.training.runs import load_params
-from diffusion_jax.training.stages import stage_of
-from diffusion_jax.training.unclip_cli import warn_unknown
+from diffusion_jax.training.stages import stage_of, text_reader
 from diffusion_jax.types import Params
 
 FURTHEST = 0.5  # of a text difference: the paper goes to between a quarter and a half
@@ -127,9 +126,8 @@ def turned(
         z, x1 = interpolations(z, x1, jnp.linspace(0.0, 1.0, num))
     else:
         assert turn.edit is not None and turn.source is not None and turn.to is not None
-        warn_unknown(clip.tokenizer(data_dir), (turn.source, turn.to))
         z, x1 = (jnp.repeat(x, num, axis=0) for x in inverted(turn.edit, "--edit"))
-        said = text_encoder(clip, clip_params, data_dir)([turn.source, turn.to])
+        said = text_reader(clip, clip_params, data_dir)([turn.source, turn.to]).embedding
         if np.allclose(said[0], said[1], atol=1e-6):
             raise ValueError("--from and --to say the same to this decoder's CLIP.")
         before, after = (jnp.repeat(z[None], num, axis=0) for z in said)

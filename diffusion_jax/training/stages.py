@@ -9,12 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from diffusion_jax.data import Words
 from diffusion_jax.models.conditioning import Known
 from diffusion_jax.models.image_conditioning import low_resolution
 from diffusion_jax.systems.cascade import Stage, as_told
 from diffusion_jax.systems.latent import LatentDiffusion
 from diffusion_jax.systems.unclip import CodeStage, Prior, Prompts, Unclip
-from diffusion_jax.training.contrastive import text_encoder
+from diffusion_jax.training.contrastive import Contrastive, token_encoder
 from diffusion_jax.training.embeddings import load_clip_task
 from diffusion_jax.training.experiment import Experiment
 from diffusion_jax.training.latent_experiment import LatentExperiment
@@ -182,22 +183,34 @@ def load_prior(
     return stage_of(task, load_params(task, run_dir), steps=steps, guidance=guidance)
 
 
-def text_reader(clip_run: Path, data_dir: Path | None = None) -> Callable[[Sequence[str]], Prompts]:
-    """What makes of texts what unCLIP's stages read: tokens, and embeddings by a CLIP.
+def text_reader(
+    clip: Contrastive, params: Params, data_dir: Path | None = None
+) -> Callable[[Sequence[str]], Prompts]:
+    """What makes of texts what unCLIP's stages read; it names words that the CLIP doesn't know.
 
     Args:
-        clip_run: a run of a CLIP.
+        clip: the task of a run of a CLIP.
+        params: its network's.
         data_dir: of the data set whose words it knows.
     """
-    clip = load_clip_task(clip_run)
-    tokenizer = clip.tokenizer(data_dir)
-    embed = text_encoder(clip, load_params(clip, clip_run), data_dir)
+    tokenizer, embed = clip.tokenizer(data_dir), token_encoder(clip, params)
 
     def read(texts: Sequence[str]) -> Prompts:
+        _warn_unknown(tokenizer, texts)
         tokens = np.stack([tokenizer.encode(text) for text in texts])
-        return Prompts(jnp.asarray(tokens), jnp.asarray(embed(list(texts))))
+        return Prompts(jnp.asarray(tokens), jnp.asarray(embed(tokens)))
 
     return read
+
+
+def _warn_unknown(tokenizer: Any, texts: Sequence[str]) -> None:
+    """Names the words of the texts that all are one to a tokenizer of whole words."""
+    if not isinstance(tokenizer, Words) or not tokenizer.unknown:
+        return
+    words = dict.fromkeys(word for text in texts for word in tokenizer.split(text))
+    strange = [word for word in words if word not in tokenizer.vocabulary]
+    if strange:
+        print(f"warning: this CLIP doesn't know {', '.join(map(repr, strange))}.", flush=True)
 
 
 def load_unclip(
@@ -233,7 +246,7 @@ def load_unclip(
             raise ValueError(f"{run} enlarges no pictures.")
         shape = (small.factor * shape[0], small.factor * shape[1], shape[2])
         ups.append(load_stage(run, steps=25, shape=shape, augment=augment))
-    (clip,) = pinned(decoder)
-    read = text_reader(Path(clip["run"]), data_dir)
-    length = load_clip_task(Path(clip["run"])).length
-    return Unclip(stage, length, drawn, tuple(ups)), read
+    clip_run = Path(pinned(decoder)[0]["run"])
+    clip = load_clip_task(clip_run)
+    read = text_reader(clip, load_params(clip, clip_run), data_dir)
+    return Unclip(stage, clip.length, drawn, tuple(ups)), read

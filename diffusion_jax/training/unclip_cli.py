@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion_jax.data import Words
 from diffusion_jax.models.conditioning import Known
 from diffusion_jax.systems.unclip import PRIOR, CodeStage, Prompts, best_of
 from diffusion_jax.training.drawing import in_batches
 from diffusion_jax.training.embeddings import load_clip_task
 from diffusion_jax.training.experiment import Experiment
 from diffusion_jax.training.needs import pinned
+from diffusion_jax.training.runs import load_params
 from diffusion_jax.training.stages import load_prior, text_reader
 
 
@@ -50,8 +50,9 @@ def embedded_prompts(
     if steps is not None and isinstance(stage, CodeStage):
         raise ValueError(f"--prior-steps: {prior} draws code by code, and not in steps.")
     clip_run = Path(pinned(prior)[0]["run"])
-    warn_unknown(load_clip_task(clip_run).tokenizer(data_dir), prompts)
-    tokens, said = (np.asarray(x) for x in text_reader(clip_run, data_dir)(prompts))
+    clip = load_clip_task(clip_run)
+    read = text_reader(clip, load_params(clip, clip_run), data_dir)
+    tokens, said = (np.asarray(x) for x in read(prompts))
     which = np.arange(num) % len(prompts)
 
     best = jax.jit(best_of)
@@ -66,13 +67,3 @@ def embedded_prompts(
     known = {"image_embedding": z, "tokens": tokens[which]}
     experiment.conditioning.check(known)
     return known
-
-
-def warn_unknown(tokenizer: Any, texts: Sequence[str]) -> None:
-    """Names the words of the texts that all are one to a tokenizer of whole words."""
-    if not isinstance(tokenizer, Words) or not tokenizer.unknown:
-        return
-    words = dict.fromkeys(word for text in texts for word in tokenizer.split(text))
-    strange = [word for word in words if word not in tokenizer.vocabulary]
-    if strange:
-        print(f"warning: this CLIP doesn't know {', '.join(map(repr, strange))}.", flush=True)
