@@ -2,7 +2,7 @@
 runs/vae_mnist_beta4 runs/vae_mnist_beta16
 
 A block for each run, one below the other; in it a row for each latent, those that say most first:
-one test picture, its reconstruction, and the reconstruction with this latent from -3 to 3. A latent
+the reconstruction of one test picture, and what it becomes with this latent from -3 to 3. A latent
 that says nothing changes nothing.
 """
 
@@ -25,7 +25,7 @@ from diffusion_jax.training.runs import load_params  # noqa: E402
 def traversals(
     task: VAETask, params, pictures: np.ndarray, shown: int, values: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of pictures [latents, 2 + values, h w c], and each row's nats, the most first.
+    """Rows of pictures [latents, 1 + values, h w c], and each row's nats, the most first.
 
     Args:
         task, params: the VAE.
@@ -42,8 +42,7 @@ def traversals(
     for latent in np.argsort(-nats):
         moved = np.repeat(z[None], len(values), axis=0)
         moved[:, latent] = values
-        drawn = np.asarray(decode(np.concatenate([z[None], moved])))
-        rows.append(np.concatenate([pictures[shown][None], drawn]))
+        rows.append(np.asarray(decode(np.concatenate([z[None], moved]))))
     return np.stack(rows), np.sort(nats)[::-1]
 
 
@@ -77,7 +76,7 @@ def main(
         rows, nats = traversals(task, load_params(task, run), pictures, shown, values)
         said = ", ".join(f"{x:.2f}" for x in nats)
         print(f"{run}: beta {task.beta:g}, nats of each latent {said}")
-        blocks.append(grid(to_uint8(rows.reshape(-1, *rows.shape[2:])), columns=steps + 2))
+        blocks.append(grid(to_uint8(rows.reshape(-1, *rows.shape[2:])), columns=steps + 1))
     save_png(out, np.concatenate(blocks))
 
 

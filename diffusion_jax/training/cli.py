@@ -34,7 +34,8 @@ def run_command(command: Callable[[], None]) -> None:
     DIFFUSION_JAX_TRACEBACK=1 shows where an error came from.
     """
     if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:  # as the scripts leave it
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        # No exception: one that is raised while garbage is collected, as JAX does, is ignored.
+        signal.signal(signal.SIGINT, lambda *_: leave(130))
     try:
         command()
     except Stopped as stopped:

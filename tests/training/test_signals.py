@@ -22,6 +22,18 @@ with ended_at_once():
 """
 
 
+COLLECTING = """
+import gc, os, signal, time
+from diffusion_jax.training.cli import run_command
+def command():
+    gc.callbacks.append(lambda *_: (os.kill(os.getpid(), signal.SIGINT), time.sleep(0.1)))
+    gc.collect()
+    print("went on")
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+run_command(command)
+"""
+
+
 def started(*command, cwd=ROOT):
     env = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
     pipe = subprocess.PIPE
@@ -60,3 +72,10 @@ def test_ctrl_c_before_the_first_step_ends_in_order(tmp_path, wait):
     said = b"".join(process.communicate(timeout=60))
     assert process.returncode == 130, said
     assert b"Traceback" not in said and (b"interrupted." in said or b"stopped by" in said)
+
+
+def test_ctrl_c_ends_a_command_that_collects_garbage():
+    """Where an exception is only said to be ignored."""
+    process = started("-c", COLLECTING)
+    assert process.communicate(timeout=60) == (b"", b"interrupted.\n")
+    assert process.returncode == 130
