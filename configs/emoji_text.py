@@ -3,11 +3,11 @@
     python train.py configs/emoji64_clip.py                            # its words, not its weights
     python train.py configs/kl_emoji64.py --judge runs/emoji64_clip
     python train.py configs/emoji_text.py --codec runs/kl_emoji64 --run-dir runs/emoji_latents
-    python train.py configs/emoji_text.py --channels 48 --run-dir runs/emoji_pixels
+    python train.py configs/emoji_text.py --channels 24 --run-dir runs/emoji_pixels
     python sample.py runs/emoji_latents --prompt "cat face, in noto style"
 
-On a codec's 16x16 latents the U-Net has 96 channels; on pixels, which it sees as 32x32 patches, 48
-cost as many operations a step. Not trained to its end yet: steps and sizes are first guesses.
+On a codec's 16x16 latents the U-Net has 48 channels; on pixels, which it sees as 32x32 patches, 24
+cost as many operations a step, up to a tenth. Not trained to its end yet: steps and sizes are first guesses.
 """
 
 from pathlib import Path
@@ -37,12 +37,12 @@ def recipe(
     clip: Path = Path("runs/emoji64_clip"),
     codec: Path | None = None,
     steps: int = 3000,
-    batch_size: int = 64,
+    batch_size: int = 32,
     seed: int = 0,
     learning_rate: float = 1e-3,
     vocabulary: int = 2048,
     length: int = 32,
-    channels: int = 96,
+    channels: int = 48,
     drop_text: float = 0.1,
     ema_decay: float = 0.999,
 ) -> Experiment:
