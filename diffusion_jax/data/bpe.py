@@ -130,8 +130,9 @@ class BytePairs:
         Args:
           path: the folder.
           length: how many numbers a text becomes.
-          pad: the number that fills up; else what tokenizer_config.json or special_tokens_map.json
-            call the `pad_token`; else the end, as transformers does.
+          pad: the number that fills up; else what special_tokens_map.json or tokenizer_config.json
+            call the `pad_token`, the latter first where it lists its added tokens; else the end, as
+            transformers does.
           truncate: whether a text that is too long loses its last tokens.
           clean: what is done to a text first; `collapse` for the numbers that transformers gives.
 

@@ -147,10 +147,14 @@ def _extended(numbers: dict[str, int], added: dict[str, int], where: Path) -> di
 
 
 def _pad(folder: Path) -> str | None:
-    # Both may be there; the first is what transformers builds its tokenizer with.
-    for name in ("tokenizer_config.json", "special_tokens_map.json"):
-        if (folder / name).is_file():
-            token = _json(folder / name).get("pad_token")
+    names = ("tokenizer_config.json", "special_tokens_map.json")
+    found = {name: _json(folder / name) for name in names if (folder / name).is_file()}
+    # The second counts for transformers where the first doesn't list added tokens, and did in 2022:
+    # of Stable Diffusion 2 they differ.
+    modern = "added_tokens_decoder" in found.get(names[0], {})
+    for name in names if modern else reversed(names):
+        if name in found:
+            token = found[name].get("pad_token")
             token = token.get("content") if isinstance(token, dict) else token
             if isinstance(token, str):
                 return token

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 import re
 from collections.abc import Sequence
@@ -14,7 +15,10 @@ from jaxtyping import Float, Int
 
 from diffusion_jax.data.bpe import BytePairs
 
-_WEIGHTED = re.compile(r"(?<!\\)\(([^()]*?):\s*([-+]?[0-9.eE+-]+)\s*\)")
+_NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
+_PIECES = re.compile(
+    rf"(?P<escaped>\\[()])|(?P<opened>\()|:\s*(?P<weight>{_NUMBER})\s*\)|(?P<closed>\))|[^\\():]+|."
+)
 
 
 class Part(NamedTuple):
@@ -39,7 +43,8 @@ class WeightedTokens(NamedTuple):
 def prompt_parts(prompt: str) -> list[Part]:
     r"""A prompt's pieces; what stands as (words:weight) has that weight, everything else 1.
 
-    Parentheses without a weight are text, and so are ones after a backslash.
+    Weights multiply where one stands in another. Parentheses without a weight are text, and so are
+    ones after a backslash.
 
     Raises:
       ValueError: a weight that is no finite number.
@@ -47,20 +52,26 @@ def prompt_parts(prompt: str) -> list[Part]:
     >>> prompt_parts("a (red:1.3) hat")
     [Part(text='a ', weight=1.0), Part(text='red', weight=1.3), Part(text=' hat', weight=1.0)]
     """
-    parts, place = [], 0
-    for match in _WEIGHTED.finditer(prompt):
-        try:
-            weight = float(match[2])
-        except ValueError:
-            weight = math.nan
-        if not math.isfinite(weight):
-            raise ValueError(f"{match[0]!r} has no weight: {match[2]!r} is no finite number.")
-        parts += [Part(prompt[place : match.start()], 1.0), Part(match[1], weight)]
-        place = match.end()
-    parts.append(Part(prompt[place:], 1.0))
-    return [
-        Part(text.replace("\\(", "(").replace("\\)", ")"), weight) for text, weight in parts if text
-    ]
+    parts: list[Part] = []
+    opened: list[int] = []  # places in `parts` of parentheses that aren't closed yet
+    for match in _PIECES.finditer(prompt.replace("\n", " ")):
+        text = match[0]
+        if match["escaped"]:
+            text = text[1]
+        elif match["opened"]:
+            opened.append(len(parts))
+        elif match["closed"] and opened:
+            opened.pop()
+        elif match["weight"] and opened:
+            weight, start = float(match["weight"]), opened.pop()
+            if not math.isfinite(weight):
+                raise ValueError(f"{match['weight']!r} in a prompt is no finite weight.")
+            inside = parts[start + 1 :]
+            parts[start:] = [one._replace(weight=one.weight * weight) for one in inside]
+            continue
+        parts.append(Part(text, 1.0))
+    alike = itertools.groupby(parts, key=lambda part: part.weight)  # split, they'd be other tokens
+    return [Part("".join(part.text for part in some), weight) for weight, some in alike]
 
 
 def weighted_tokens(

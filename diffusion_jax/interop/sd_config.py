@@ -19,7 +19,10 @@ UNET, CODEC = "UNet2DConditionModel", "AutoencoderKL"
 DOWN, UP = ("DownBlock2D", "CrossAttnDownBlock2D"), ("UpBlock2D", "CrossAttnUpBlock2D")
 SDXL_SIZES = 6
 # What is said but changes nothing here: the softmax and its logits are float32 always.
-UNET_IGNORED = ("sample_size", "upcast_attention", "addition_embed_type_num_heads")
+# Averages that diffusers has saved say how they were made.
+AVERAGED = ("decay", "inv_gamma", "min_decay", "optimization_step", "power", "update_after_step")
+AVERAGED = (*AVERAGED, "use_ema_warmup")
+UNET_IGNORED = ("sample_size", "upcast_attention", "addition_embed_type_num_heads", *AVERAGED)
 # field -> what it may be; the first is what diffusers takes where a config says nothing.
 UNET_FIXED: Mapping[str, tuple[Any, ...]] = {
     "center_input_sample": (False,),
@@ -39,7 +42,7 @@ UNET_FIXED: Mapping[str, tuple[Any, ...]] = {
     "addition_embed_type": (None, "text_time"),
     "class_embed_type": (None, "projection"),
 }
-CODEC_IGNORED = ("sample_size", "force_upcast")
+CODEC_IGNORED = ("sample_size", "force_upcast", *AVERAGED)
 CODEC_FIXED: Mapping[str, tuple[Any, ...]] = {"act_fn": ("silu",)}
 
 

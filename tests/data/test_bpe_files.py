@@ -96,6 +96,17 @@ class TestFolder:
         assert found.pad == 0 and found.encode("!")[1] == 256
         assert BytePairs.from_folder(folder, pad=5).pad == 5
 
+    def test_padding_where_two_files_differ(self, folder):
+        """As of Stable Diffusion 2, and as transformers decides."""
+        told = {"pad_token": "a"}
+        (folder / "special_tokens_map.json").write_text('{"pad_token": "!"}')
+        (folder / "tokenizer_config.json").write_text(json.dumps(told))
+        assert BytePairs.from_folder(folder).pad == 0
+        (folder / "tokenizer_config.json").write_text(
+            json.dumps({**told, "added_tokens_decoder": {}})
+        )
+        assert BytePairs.from_folder(folder).pad == 64
+
     def test_the_settings_arrive(self, folder):
         found = BytePairs.from_folder(folder, length=9, truncate=True)
         assert (found.length, found.truncate, found.clean) == (9, True, clean)

@@ -17,6 +17,9 @@ WORDS = BytePairs.from_merges([("c", "a"), ("ca", "t</w>")], length=6)
         ("a (cat: -1e-1), red", [Part("a ", 1.0), Part("cat", -0.1), Part(", red", 1.0)]),
         ("a (cat) at 10:30", [Part("a (cat) at 10:30", 1.0)]),
         (r"a \(cat:2\)", [Part("a (cat:2)", 1.0)]),
+        ("(a (red:2) hat:0.5)", [Part("a ", 0.5), Part("red", 1.0), Part(" hat", 0.5)]),
+        ("((cat:2) a", [Part("(", 1.0), Part("cat", 2.0), Part(" a", 1.0)]),
+        ("(vitamin:e) a:2) (:-)", [Part("(vitamin:e) a:2) (:-)", 1.0)]),
         ("", []),
     ],
 )
@@ -52,7 +55,7 @@ def test_weights_stand_at_their_tokens():
 def test_refusals():
     with pytest.raises(ValueError, match="5 tokens; there is room for 4 in 1 chunks"):
         weighted_tokens(WORDS, ["a a a a a"], chunks=1)
-    with pytest.raises(ValueError, match="'1e' is no finite number"):
-        prompt_parts("a (cat:1e)")
+    with pytest.raises(ValueError, match="'1e999' in a prompt is no finite weight"):
+        prompt_parts("a (cat:1e999)")
     with pytest.raises(ValueError, match="one prompt at least"):
         weighted_tokens(WORDS, [])
