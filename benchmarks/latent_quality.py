@@ -45,7 +45,7 @@ def drawn(
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """Pictures of the texts, and what the run costs."""
     task: Any = load_task(run)
-    check_pinned(run)
+    check_pinned(run, task.needs)
     params = load_params(task, run, mesh=data_mesh(1))
     known = known_from(task, len(texts), Told(prompt=tuple(texts)), data_dir)
     key = jax.random.key(seed)

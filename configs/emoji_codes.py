@@ -51,7 +51,7 @@ def recipe(
         groups: it's told the group, one of ten, as well.
         width: of the transformer, a multiple of 32, which are a head.
         layers: of the transformer.
-        drop: probability that what it's told is dropped.
+        drop: probability that what it's told is dropped; of both, each, and both together.
         ema_decay: of the averaged parameters.
     """
     task = load_vq(codec)
@@ -73,7 +73,7 @@ def recipe(
             vocabulary=vocabulary,
             length=length,
         ),
-        conditioning=Joined((text, ClassLabels(GROUPS, drop))) if groups else text,
+        conditioning=Joined((text, ClassLabels(GROUPS, drop)), drop) if groups else text,
         tokenizer=lambda data_dir: load_clip_task(clip).tokenizer(data_dir),
         codec=codec,
         learning_rate=warmed_up_cosine(learning_rate, steps),

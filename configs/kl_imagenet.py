@@ -30,7 +30,7 @@ def recipe(
     steps: int = 500_000,
     batch_size: int = 64,
     seed: int = 0,
-    learning_rate: float = 4.5e-6 * 64,
+    learning_rate: float = 4.5e-6,
     channels: int = 128,
     kl_weight: float = 1e-6,
     perceptual: float = 1.0,
@@ -58,7 +58,7 @@ def recipe(
         steps: training steps.
         batch_size: examples a step, over all devices.
         seed: of parameters, data order and noise.
-        learning_rate: of both players' Adam, constant; 4.5e-6 for each example of the batch.
+        learning_rate: of both players' Adam for each example of the batch, constant.
         channels: of the codec's largest level.
         kl_weight: of the KL in nats, over the entries of a picture.
         perceptual: weight of the features' distance.
@@ -81,7 +81,7 @@ def recipe(
         judge=_judge(judge, lpips, perceptual),
         player=Player(discriminator, start, adversarial) if adversarial else None,
         augment=flip(),
-        learning_rate=optax.constant_schedule(learning_rate),
+        learning_rate=optax.constant_schedule(learning_rate * batch_size),
         optimizer=adam_of_players,
         batch_size=batch_size,
         steps=steps,

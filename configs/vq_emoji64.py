@@ -19,7 +19,7 @@ from diffusion_jax.training.picture_codecs import Player, VQTask, judge_of
 
 def recipe(
     judge: Path | None = None,
-    steps: int = 3000,
+    steps: int = 1800,
     batch_size: int = 16,
     seed: int = 0,
     learning_rate: float = 1e-3,
@@ -30,7 +30,7 @@ def recipe(
     revival: float = 1.0,
     perceptual: float = 1.0,
     adversarial: float = 0.5,
-    start: int = 1500,
+    start: int = 900,
     ema_decay: float = 0.999,
 ) -> VQTask:
     """The codec of emoji for models of codes.

@@ -6,8 +6,8 @@ with a and b the latents that tell most and second most of factor v_k. 1: each f
 latent alone; 0: in two alike, or in none. Information is counted in a histogram of latents, in
 bins of equally many rows, so that it doesn't depend on their scale.
 
-Sources: Chen et al. 2018 (arXiv:1802.04942), equation (6); from a histogram of the posterior's
-means as in Locatello et al. 2019 (arXiv:1811.12359), appendix C.
+Sources: Chen et al. 2018 (arXiv:1802.04942), equation (6), whose z is drawn from the posterior; the
+histogram as in Locatello et al. 2019 (arXiv:1811.12359), appendix C.
 """
 
 from typing import NamedTuple
@@ -36,7 +36,8 @@ def mutual_information_gap(
     """Equation (1).
 
     Args:
-        latents: means of q(z | x), one row a picture.
+        latents: one row a picture, drawn from q(z | x). Means would let a latent tell that is all
+            but noise to the decoder.
         factors: the true factors of each picture, as numbers of their values.
         bins: of the histogram of each latent. Counted information is too high by about
             (bins - 1)(values - 1) / (2 n) nats: n is to be many times both.

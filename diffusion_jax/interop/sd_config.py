@@ -20,8 +20,10 @@ DOWN, UP = ("DownBlock2D", "CrossAttnDownBlock2D"), ("UpBlock2D", "CrossAttnUpBl
 SDXL_SIZES = 6
 # What is said but changes nothing here: the softmax and its logits are float32 always.
 # Averages that diffusers has saved say how they were made.
-AVERAGED = ("decay", "inv_gamma", "min_decay", "optimization_step", "power", "update_after_step")
-AVERAGED = (*AVERAGED, "use_ema_warmup")
+AVERAGED = (
+    *("decay", "min_decay", "inv_gamma", "power"),
+    *("optimization_step", "update_after_step", "use_ema_warmup"),
+)
 UNET_IGNORED = ("sample_size", "upcast_attention", "addition_embed_type_num_heads", *AVERAGED)
 # field -> what it may be; the first is what diffusers takes where a config says nothing.
 UNET_FIXED: Mapping[str, tuple[Any, ...]] = {

@@ -83,6 +83,9 @@ class CodeTransformer(nn.Module):
         check_tower("CodeTransformer", self.width, self.layers, self.heads)
         first = self.param("first", _words, (self.width,), jnp.float32).astype(self.dtype)
         h = jnp.broadcast_to(first[None], (b, self.width))
+        if condition.image is not None or (condition.tokens is not None and not self.length):
+            unread = "image" if condition.image is not None else "tokens: its length is 0"
+            raise ValueError(f"CodeTransformer doesn't read a condition's {unread}.")
         if condition.vector is not None:
             h = h + dense(self.width, self.dtype, "vector")(condition.vector.astype(self.dtype))
         if not self.length:

@@ -25,7 +25,9 @@ from diffusion_jax.conditions import drop_condition
 from diffusion_jax.types import Batch, Condition, Index, Key
 
 Known = Mapping[str, Any]  # name -> array [b ...]
-_KNOWN = 2**32 - 6  # a stream of the key beside those of the examples' droppings
+# Streams of the key beside those of the examples' droppings.
+_KNOWN = 2**32 - 6
+_ALL = 2**32 - 9
 
 
 @runtime_checkable
@@ -234,9 +236,12 @@ class Joined(Conditioning):
 
     Attributes:
         parts: the conditionings.
+        together: probability that all are dropped, beside that. Guidance away from what isn't told
+            anything needs examples of it, of which parts alone leave few.
     """
 
     parts: tuple[Conditioning, ...]
+    together: float = 0.0
 
     def __post_init__(self) -> None:
         if not self.parts:
@@ -244,8 +249,8 @@ class Joined(Conditioning):
 
     @property
     def drop(self) -> float:
-        """The largest of the parts'."""
-        return max(part.drop for part in self.parts)
+        """The largest of them."""
+        return max(self.together, *(part.drop for part in self.parts))
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -267,7 +272,11 @@ class Joined(Conditioning):
 
     def __call__(self, key: Key, index: Index, batch: Batch) -> Condition:
         keys = jax.random.split(key, len(self.parts))
-        return join([part(k, index, batch) for k, part in zip(keys, self.parts, strict=True)])
+        told = join([part(k, index, batch) for k, part in zip(keys, self.parts, strict=True)])
+        if not self.together:
+            return told
+        null = self.null(self.known(jax.random.fold_in(key, _KNOWN), index, batch))
+        return drop_condition(jax.random.fold_in(key, _ALL), index, told, null, self.together)
 
     def check(self, known: Known) -> None:
         for part in self.parts:

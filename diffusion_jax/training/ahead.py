@@ -2,7 +2,7 @@
 
 The training step and the sampler are the ones that `train` and `sample_batches` run, compiled by
 the TPU's own compiler for a topology such as "v5e:16x16". Nothing is computed and no data are
-read. `ahead_report.py` says what comes out.
+read, but for other networks that a step calls. `ahead_report.py` says what comes out.
 """
 
 import contextlib
@@ -92,27 +92,32 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
             del os.environ[name]
 
 
-def abstract_step(task: Task, mesh: Mesh) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+def abstract_step(
+    task: Task, mesh: Mesh, data_dir: Path | None = None
+) -> tuple[Callable[..., Any], tuple[Any, ...]]:
     """The training step, and shapes, dtypes and shardings of its arguments."""
     optimizer = task.optimizer(task.learning_rate)
-    like = abstract_like(functools.partial(first_state, task, optimizer), jax.random.key(0), mesh)
+    start = functools.partial(first_state, task, optimizer, data_dir=data_dir)
+    like = abstract_like(start, jax.random.key(0), mesh)
     step = make_step(
         task.loss(), optimizer, like, ema_decay=task.ema_decay, accumulate=task.accumulate
     )
     return step, (like, _key(), abstract_batch(task, mesh))
 
 
-def compile_step(task: Task, mesh: Mesh) -> Compiled:
-    """The training step."""
-    step, arguments = abstract_step(task, mesh)
+def compile_step(task: Task, mesh: Mesh, data_dir: Path | None = None) -> Compiled:
+    """The training step; `data_dir` as of `Task.first_extra`."""
+    step, arguments = abstract_step(task, mesh, data_dir)
     return compiled(step, *arguments)
 
 
-def compile_sample(experiment: Experiment, mesh: Mesh, batch_size: int, steps: int) -> Compiled:
+def compile_sample(
+    experiment: Experiment, mesh: Mesh, batch_size: int, steps: int, data_dir: Path | None = None
+) -> Compiled:
     """The sampler of an experiment, on a grid of `steps` steps, with its default guidance."""
     blank = replace(experiment, source=functools.partial(_blank_source, experiment))
     guided = experiment.guidance != 1.0
-    draw = make_sample(blank, mesh, guided=guided)
+    draw = make_sample(blank, mesh, guided=guided, data_dir=data_dir)
     shape = (batch_size, *experiment.image_shape)
     params = abstract_like(experiment.init_params, jax.random.key(0), mesh)
     arrays, cut = abstract(draw.args[0]), batched(mesh)
@@ -205,7 +210,8 @@ def compile_for(topology: str, task: Task, options: Options) -> None:
     chip = chip_of(topology)
     jax.config.update("jax_platforms", "cpu")  # the compiler needs no TPU, and JAX no other device
     devices = topology_devices(topology)
-    start = functools.partial(first_state, task, task.optimizer(task.learning_rate))
+    data_dir, optimizer = options.data_dir, task.optimizer(task.learning_rate)
+    start = functools.partial(first_state, task, optimizer, data_dir=data_dir)
     whole = tree_bytes(jax.eval_shape(start, jax.random.key(0)))
     mesh = options.mesh.make(whole, devices, chip.usable)
     check_divides(task.batch_size, batch_parts(mesh), parts=task.accumulate)
@@ -213,10 +219,10 @@ def compile_for(topology: str, task: Task, options: Options) -> None:
 
     state = abstract_like(start, jax.random.key(0), mesh)
     print(report.heading(topology, mesh, state), flush=True)
-    step = compile_step(task, mesh)
+    step = compile_step(task, mesh, data_dir)
     print(report.program("training step", step, chip, mesh, task.batch_size), flush=True)
     if isinstance(task, Experiment):
         batch_size, steps = math.lcm(8, batch_parts(mesh)), task.sample_steps or 25
-        drawn = compile_sample(task, mesh, batch_size, steps)
+        drawn = compile_sample(task, mesh, batch_size, steps, data_dir)
         name = f"sampling in {steps} steps"
         print(report.program(name, drawn, chip, mesh, batch_size), flush=True)

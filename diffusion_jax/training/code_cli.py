@@ -2,7 +2,6 @@
 
 import dataclasses
 import io
-import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -35,6 +34,8 @@ from diffusion_jax.training.sharding import (
 )
 from diffusion_jax.training.signals import ended_at_once
 from diffusion_jax.training.task import check_seed
+
+OF_RUNS = ("--prior", "--upsampler", "--classifier", "--clip")  # what follows is another run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +91,7 @@ def code_command(argv: Sequence[str]) -> None:
     options = tyro.cli(CodeOptions, args=list(argv), prog="sample.py")
     task = load_task(options.run_dir, options.recipe)
     assert isinstance(task, CodeTask), "draws_codes"
-    check_pinned(options.run_dir)
+    check_pinned(options.run_dir, task.needs)
     how = chosen(task, options)
     mesh = options.mesh.make()
     check_divides(options.batch_size, batch_parts(mesh), what="--batch-size")
@@ -115,13 +116,19 @@ def code_command(argv: Sequence[str]) -> None:
 
 def draws_codes(argv: Sequence[str]) -> bool:
     """Whether a command line names a run of a `CodeTask`."""
-    spread_out = [
-        part for word in argv for part in (word.split("=", 1) if "--" in word else [word])
-    ]
-    recipe = next((b for a, b in itertools.pairwise(spread_out) if a == "--recipe"), None)
-    flagged = {b for a, b in itertools.pairwise(spread_out) if a.startswith("--")}
-    runs = (a for a in argv if a not in flagged and (Path(a) / "recipe.json").is_file())
-    run = next(runs, None)
+    flag, run, recipe = "", None, None
+    for word in argv:
+        if word.startswith("--"):
+            flag, given, value = word.partition("=")
+            recipe = value if flag == "--recipe" and given else recipe
+            flag = "" if given else flag
+            continue
+        if flag == "--recipe":
+            recipe = word
+        elif run is None and flag not in OF_RUNS and (Path(word) / "recipe.json").is_file():
+            run = word
+        if flag != "--upsampler":  # which takes several
+            flag = ""
     if run is None:
         return False
     return isinstance(load_task(Path(run), Path(recipe) if recipe else None), CodeTask)

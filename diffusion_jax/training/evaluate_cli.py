@@ -147,10 +147,6 @@ def check_asked(experiment: Experiment, source: Source, options: EvaluateOptions
             f"--num is {options.num}; the {options.split} split has {len(source)} pictures, and a "
             "standard error needs at least 2."
         )
-    if experiment.shape != experiment.image_shape:
-        raise ValueError(
-            "this is a model of latents; their bits per dimension say nothing of pictures'."
-        )
     conditioning = experiment.conditioning
     told = jax.tree.leaves(jax.eval_shape(experiment.blank_condition))
     if options.conditional and not told:

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array
 
 from diffusion_jax.models.conditioning import Conditioning, Joined, Known
+from diffusion_jax.models.cuts import gathered
 from diffusion_jax.models.image_conditioning import Edges, Grey, Inpainting, LowResolution
 from diffusion_jax.systems.latent import in_latents
 from diffusion_jax.training.experiment import Experiment, unfinished
@@ -77,24 +78,27 @@ class LatentExperiment(Experiment):
         known = self.conditioning.blank((1, *self.image_shape))
         return self.conditioning.condition(in_latents(known, encode))
 
-    def first_extra(self) -> Extra:
+    def first_extra(self, data_dir: Path | None = None) -> Extra:
         """What isn't trained, and that a step calls, beside the loss's own."""
+        own = super().first_extra(data_dir)
         if not self.reads_frozen:
-            return super().first_extra()
+            return own
         with jax.ensure_compile_time_eval():  # its shapes are asked for by tracing
-            return {"frozen": self.frozen(None), "own": super().first_extra()}
+            return {"frozen": self.frozen(data_dir), "own": own}
 
     def loss(self) -> Loss:
         if not self.reads_frozen:
             return super().loss()
 
         def loss(params: Params, extra: Extra, key: Key, batch: Batch):
+            frozen = gathered(extra["frozen"])
+
             def tell(known: Known) -> Known:
-                return self.told(extra["frozen"], known)
+                return self.told(frozen, known)
 
             of = dataclasses.replace(self, conditioning=retold(self.conditioning, tell))
             if self.on_the_fly:
-                z = codec_with(self.codec, extra["frozen"]["codec"]).encode(batch["image"])
+                z = codec_with(self.codec, frozen["codec"]).encode(batch["image"])
                 batch = {**batch, "image": z, "picture": batch["image"]}
             value, (metrics, own) = self.make_loss(of)(params, extra["own"], key, batch)
             return value, (metrics, {**extra, "own": own})

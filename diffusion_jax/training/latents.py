@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +34,8 @@ from diffusion_jax.training.distributed import said_by_all
 from diffusion_jax.training.needs import identity
 from diffusion_jax.training.picture_codecs import VQTask
 from diffusion_jax.training.runs import load_params
-from diffusion_jax.training.sharding import make_mesh
+from diffusion_jax.training.sharding import batched, make_mesh, replicated, under
+from diffusion_jax.training.supervisor import heartbeat
 from diffusion_jax.types import Params
 
 Encode = Callable[[Params, jax.Array], jax.Array]
@@ -150,13 +152,12 @@ def codes(run_dir: Path, source: Source) -> Source:
 
 
 def encodable(run_dir: Path, source: Source, data_dir: Path | None = None) -> Source:
-    """The source itself, for encoding its pictures on the fly: it fits, and the scale is known.
+    """The source itself, for encoding its pictures on the fly: the scale is known then.
 
     Raises:
-        ValueError: the run holds no codec, or one of pictures of another size.
+        ValueError: the run holds no codec.
         FileNotFoundError: there is none, or it has no checkpoint yet.
     """
-    load_codec(run_dir).check_source(source)
     scale_of(run_dir, data_dir)
     return source
 
@@ -179,7 +180,11 @@ def _kept(
 ) -> tuple[np.ndarray, ...]:
     """What `encode` makes of all of a source, in files of `PER_FILE` records, mapped to memory."""
     run_dir = Path(run_dir).resolve()
-    task.check_source(source)
+    if tuple(source.image_shape) != tuple(task.image_shape):  # the codec's own were perhaps parts
+        raise ValueError(
+            f"{source.name} has pictures of {source.image_shape}, and the codec in {run_dir} is "
+            f"kept for {task.image_shape}; encode others on the fly."
+        )
     of = f"{what} {identity(run_dir)['digest']} {len(source)} {PER_FILE} {_sampled(source)}"
     folder = run_dir / "latents" / hashlib.sha256(of.encode()).hexdigest()[:16]
     files = [folder / f"{k:05d}.npy" for k in range(-(-len(source) // PER_FILE))]
@@ -207,16 +212,22 @@ def _sampled(source: Source) -> str:
 
 
 def _encoder(encode: Encode, params: Params) -> Callable[[np.ndarray], np.ndarray]:
-    run = jax.jit(lambda params, x: encode(params, x / 127.5 - 1))
-    return lambda pixels: np.asarray(run(params, jnp.asarray(pixels, jnp.float32)))
+    """On all devices of this process."""
+    mesh = make_mesh(devices=jax.local_devices())
+    params = jax.device_put(params, replicated(mesh))
+    run = jax.jit(under(mesh, lambda params, x: encode(params, x / 127.5 - 1)))
+    cut = batched(mesh)
+    return lambda pixels: np.asarray(run(params, jax.device_put(np.float32(pixels), cut)))
 
 
 def _encoded(
-    run: Callable[[np.ndarray], np.ndarray], source: Source, numbers: np.ndarray, size: int = 32
+    run: Callable[[np.ndarray], np.ndarray], source: Source, numbers: np.ndarray
 ) -> np.ndarray:
-    """Latents or codes of these records, `size` at a time; the last ones are filled up."""
-    parts = []
+    """Latents or codes of these records, a batch at a time; the last ones are filled up."""
+    parts, beat = [], heartbeat()
+    size = math.lcm(32, jax.local_device_count())
     for start in range(0, len(numbers), size):
+        beat(None)
         some = numbers[start : start + size]
         full = np.pad(some, (0, size - len(some)), mode="edge")
         pixels = np.stack([source[int(i)]["image"] for i in full])

@@ -2,7 +2,7 @@
 
 import contextlib
 import functools
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
@@ -100,10 +100,11 @@ def train(experiment: Task, options: Options, run_dir: Path, *, show: bool = Tru
     optimizer = experiment.optimizer(experiment.learning_rate)
     source = experiment.source("train", options.data_dir)  # which keeps what planning may ask for
     experiment.check_source(source)
-    mesh, like = planned(experiment, optimizer, options.mesh)
+    mesh, like = planned(experiment, optimizer, options.mesh, options.data_dir)
 
     folder = run_dir / "checkpoints"
-    state, done = resume(experiment, optimizer, folder, like, show=show)
+    begin = functools.partial(_begun, experiment, optimizer, like, options.data_dir)
+    state, done = resume(begin, folder, like, show=show)
     if done >= experiment.steps:
         return state
     if 0 < options.trace_step <= done or options.trace_step > experiment.steps:
@@ -181,55 +182,83 @@ def train(experiment: Task, options: Options, run_dir: Path, *, show: bool = Tru
     return state
 
 
-def first_state(experiment: Task, optimizer: optax.GradientTransformation, key: Key) -> State:
-    """The state before the first step."""
-    return init_state(experiment.init_params(key), optimizer, experiment.first_extra())
+def first_state(
+    experiment: Task,
+    optimizer: optax.GradientTransformation,
+    key: Key,
+    *,
+    data_dir: Path | None = None,
+) -> State:
+    """The state before the first step; `data_dir` as of `Task.first_extra`."""
+    return init_state(experiment.init_params(key), optimizer, experiment.first_extra(data_dir))
 
 
 def planned(
-    experiment: Task, optimizer: optax.GradientTransformation, options: MeshOptions
+    experiment: Task,
+    optimizer: optax.GradientTransformation,
+    options: MeshOptions,
+    data_dir: Path | None = None,
 ) -> tuple[Mesh, State]:
     """The mesh, and the shapes, dtypes and shardings that the state has on it."""
-    start = functools.partial(first_state, experiment, optimizer)
+    start = functools.partial(first_state, experiment, optimizer, data_dir=data_dir)
     key = jax.random.key(0)
     mesh = options.make(tree_bytes(jax.eval_shape(start, key)))
     return mesh, abstract_like(start, key, mesh)
 
 
 def resume(
-    experiment: Task,
-    optimizer: optax.GradientTransformation,
-    folder: Path,
-    like: State,
-    *,
-    show: bool,
+    begin: Callable[[], State], folder: Path, like: State, *, show: bool
 ) -> tuple[State, int]:
-    """The newest whole checkpoint's state and step, or a new state and 0; both lie as `like`."""
+    """The newest whole checkpoint's state and step, or `begin`'s and 0; both lie as `like`."""
     restored = checkpoints.restore_latest(
         folder,
         like,
         warn=lambda text: print(f"warning: {text}", flush=True) if show else None,
     )
     if restored is None:
-        return _begun(experiment, optimizer, like), 0
+        return begin(), 0
     return restored.state, restored.metadata["next_batch"]
 
 
-def _begun(experiment: Task, optimizer: optax.GradientTransformation, like: State) -> State:
+def _begun(
+    experiment: Task,
+    optimizer: optax.GradientTransformation,
+    like: State,
+    data_dir: Path | None,
+) -> State:
     """`first_state`, where `like` lies; what was trained elsewhere is placed, and not computed."""
     params = experiment.pretrained()
     if params is None:
         init = jax.jit(experiment.init_params, out_shardings=shardings_of(like.params))
         params = init(jax.random.key(experiment.seed))
     else:
+        check_pretrained(params, like.params)
         params = jax.device_put(params, shardings_of(like.params))
-    first = jax.device_get(experiment.first_extra())  # which may lie on one device
+    first = jax.device_get(experiment.first_extra(data_dir))  # which may lie on one device
     extra = jax.device_put(first, shardings_of(like.extra))
 
     def start(params: Params, extra: Extra) -> State:
         return init_state(params, optimizer, extra)
 
     return jax.jit(start, out_shardings=shardings_of(like))(params, extra)
+
+
+def check_pretrained(params: Params, like: Params) -> None:
+    """Raises ValueError, all named, for parameters that aren't those of the recipe's network."""
+    found, wanted = (
+        {
+            jax.tree_util.keystr(path, simple=True, separator="/"): (x.shape, str(x.dtype))
+            for path, x in jax.tree_util.tree_leaves_with_path(tree)
+        }
+        for tree in (params, like)
+    )
+    problems = [
+        f"{path} is {found.get(path, 'missing')}, and {wanted.get(path, 'nothing')} is wanted"
+        for path in sorted(found.keys() | wanted.keys())
+        if found.get(path) != wanted.get(path)
+    ]
+    if problems:
+        raise ValueError(f"the parameters to begin with don't fit: {'; '.join(problems)}.")
 
 
 def device_batches(

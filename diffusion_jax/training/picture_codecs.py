@@ -26,6 +26,7 @@ from diffusion_jax.models.autoencoder import (
     nearest_codes,
 )
 from diffusion_jax.models.clip_resnet import ModifiedResNet
+from diffusion_jax.models.cuts import gathered
 from diffusion_jax.models.discriminator import PatchDiscriminator
 from diffusion_jax.models.features import FeatureMaps, stage_maps
 from diffusion_jax.training.codecs import CodecTask, psnr
@@ -88,11 +89,15 @@ class PictureCodecTask(CodecTask):
     def latents(self, params: Params, extra: Extra, key: Key, x: Array) -> Latents:
         """What the encoder makes of a training batch; `params` are the codec's own."""
 
+    def grid(self, factor: int) -> tuple[int, int]:
+        """Height and width of latents that many times smaller than the pictures."""
+        return self.image_shape[0] // factor, self.image_shape[1] // factor
+
     def first_encoder(self) -> Extra:
         """What the encoder carries from step to step, before the first."""
         return ()
 
-    def first_extra(self) -> adversarial.CodecExtra:
+    def first_extra(self, data_dir: Path | None = None) -> adversarial.CodecExtra:
         """What the loss carries, before the first step."""
         judge = () if self.judge is None else self.judge.params()
         return init_codec_extra(self.first_encoder(), judge)
@@ -116,6 +121,7 @@ class PictureCodecTask(CodecTask):
         said = {"pixels": near, "psnr": jnp.mean(psnr(x, y))}
         if self.judge is None:
             return near, said
+        judge = gathered(judge)
         real, drawn = (self.judge.maps(judge, pictures) for pictures in (x, y))
         weigh = self.judge.channel_weights
         weights = None if weigh is None else weigh(judge)
@@ -162,6 +168,10 @@ class KLTask(PictureCodecTask):
     def codec(self) -> KLAutoencoder:
         return self.network
 
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        return (*self.grid(self.network.factor), self.network.latents)
+
     def encode(self, params: Params, x: Float[Array, "b h w c"]) -> Array:
         return self.answer(params["codec"], x, "encode").mean
 
@@ -193,6 +203,10 @@ class VQTask(PictureCodecTask):
     @property
     def codec(self) -> VQAutoencoder:
         return self.network
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        return (*self.grid(self.network.factor), self.network.features)
 
     def encode(self, params: Params, x: Float[Array, "b h w c"]) -> Array:
         return self.answer(params["codec"], x, "encode").vectors

@@ -23,8 +23,7 @@ def load_experiment(run_dir: Path, recipe: Path | None = None) -> Experiment:
     task = load_task(run_dir, recipe)
     if not (isinstance(task, Experiment) and task.draws_pictures):
         raise ValueError(
-            f"{run_dir} holds no model of pictures, so it draws no pictures; it's for "
-            f"python {task.use(run_dir)}"
+            f"{run_dir} holds no diffusion model of pictures; it's for python {task.use(run_dir)}"
         )
     return task
 

@@ -171,7 +171,8 @@ def sample_command(argv: Sequence[str]) -> None:
         pictures = draw(asked, params, sampler, known, guidance=guidance, mesh=mesh, **how)
     for number, run in enumerate(options.upsampler, 1):
         how = {"level": level, "seed": options.seed, "batch_size": options.batch_size}
-        pictures = enlarged(run, pictures, known, number, mesh=mesh, **how)
+        how |= {"mesh": mesh, "data_dir": options.data_dir}
+        pictures = enlarged(run, pictures, known, number, **how)
     save_png(options.out, mosaic(pictures, options.told.prompt if options.captions else ()))
     print(f"wrote {options.num} pictures to {options.out}")
     if options.npz:

@@ -25,6 +25,7 @@ from diffusion_jax.training.sharding import (
     batch_parts,
     batched,
     check_divides,
+    copied,
     replicated,
     shardings_of,
     spread,
@@ -114,7 +115,8 @@ def sample_batches(
     """
     check_divides(batch_size, batch_parts(mesh), what="the sampling batch size")
     check_known(experiment, known, guidance)
-    draw = make_sample(experiment, mesh, guided=guidance != 1.0, data_dir=data_dir)
+    made = make_sample(experiment, mesh, guided=guidance != 1.0, data_dir=data_dir)
+    draw = functools.partial(made.func, *copied(made.args, mesh))  # once, and not for each batch
     key, times = stage_key(jax.random.key(seed), stage), experiment.grid(steps)
     count = count_of(known)
     for start in range(0, count, batch_size):

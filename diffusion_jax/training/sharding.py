@@ -183,6 +183,11 @@ def spread(tree: Any, mesh: Mesh) -> Any:
     )
 
 
+def copied(tree: Any, mesh: Mesh) -> Any:
+    """Arrays, which may lie on one device, whole on every device of a mesh."""
+    return jax.jit(lambda tree: tree, out_shardings=replicated(mesh))(jax.device_get(tree))
+
+
 def abstract_like(make: Callable, key: jax.Array, mesh: Mesh) -> Any:
     """The shapes, dtypes and shardings of make(key), without making it."""
     shapes = jax.eval_shape(make, key)

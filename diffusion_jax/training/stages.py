@@ -130,7 +130,7 @@ def load_latent_diffusion(
     if not isinstance(task, LatentExperiment):
         raise ValueError(f"{run_dir} holds no model of latents.")
     check_pinned(run_dir, task.needs)
-    frozen = jax.device_get(task.frozen(data_dir))  # which lay on one device
+    frozen = jax.tree.map(jnp.asarray, jax.device_get(task.frozen(data_dir)))  # tied to no device
     if frozen.keys() != {"codec"}:
         raise ValueError(f"{run_dir} isn't drawn from by itself; python {task.use(run_dir)}.")
     params = load_params(task, run_dir)

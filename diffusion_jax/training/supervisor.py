@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 _PIPE = "DIFFUSION_JAX_HEARTBEAT"
+_AT_WORK = "-"  # in a step's place
 _LONGEST = 60.0  # seconds between a crash and the next start
 
 
@@ -26,18 +27,18 @@ def supervised() -> bool:
     return _PIPE in os.environ
 
 
-def heartbeat() -> Callable[[int], None]:
-    """A function to be told of every step. Where the parent has died, this process is asked to end.
+def heartbeat() -> Callable[[int | None], None]:
+    """A function to be told of every step, and with None of other work that takes its time.
 
-    Without a supervisor it does nothing.
+    Where the parent has died, this process is asked to end. Without a supervisor it does nothing.
     """
     if not supervised():
         return lambda step: None
     pipe = int(os.environ[_PIPE])
 
-    def beat(step: int) -> None:
+    def beat(step: int | None) -> None:
         try:
-            os.write(pipe, b"%d\n" % step)
+            os.write(pipe, f"{_AT_WORK if step is None else step}\n".encode())
         except OSError as error:
             if error.errno != errno.EPIPE:
                 raise
@@ -123,14 +124,20 @@ def _live(command: Sequence[str], silence: float) -> tuple[Life, bool]:
         step, hung, heard = None, False, time.monotonic()
         while child.poll() is None:
             if lines := _lines(beats, 0.2):
-                step, heard = int(lines[-1]), time.monotonic()
+                step, heard = _step_of(lines, step), time.monotonic()
             elif time.monotonic() - heard > silence:
                 hung = True
                 child.kill()
                 child.wait()
         while rest := _lines(beats, 0.0):
-            step = int(rest[-1])
+            step = _step_of(rest, step)
         return Life(child.wait(), step, hung), asked()
+
+
+def _step_of(lines: Sequence[bytes], step: int | None) -> int | None:
+    """The last step that a child has told of, after the one that was known."""
+    told = [line for line in lines if line != _AT_WORK.encode()]
+    return int(told[-1]) if told else step
 
 
 def _lines(pipe: io.FileIO, seconds: float) -> list[bytes]:

@@ -78,8 +78,8 @@ class Task(abc.ABC):
         """Parameters to begin with, on the host; None begins with `init_params`."""
         return None
 
-    def first_extra(self) -> Extra:
-        """What the loss carries, before the first step."""
+    def first_extra(self, data_dir: Path | None = None) -> Extra:
+        """What the loss carries, before the first step; `data_dir` is where data may be read."""
         return self.init_extra()
 
     @abc.abstractmethod

@@ -16,6 +16,7 @@ from diffusion_jax.systems.cascade import stage_key, tell_key
 from diffusion_jax.training import checkpoints
 from diffusion_jax.training.drawing import draw
 from diffusion_jax.training.experiment import Experiment
+from diffusion_jax.training.needs import check_pinned
 from diffusion_jax.training.runs import load_experiment, load_params
 
 
@@ -31,13 +32,14 @@ def check_upsamplers(
         level: of the noise that these get first.
 
     Raises:
-        ValueError: a run enlarges no pictures of this kind, never saw so much noise on them, or has
-            to be told what the model isn't.
+        ValueError: a run enlarges no pictures of this kind, was trained on another one that has
+            changed, never saw so much noise on them, or has to be told what the model isn't.
         FileNotFoundError: it has no checkpoint.
     """
     height, width, channels = shape
     for run in runs:
         task = load_experiment(run)
+        check_pinned(run, task.needs)
         if not checkpoints.steps(run / "checkpoints"):
             raise FileNotFoundError(f"--upsampler {run} has no checkpoint yet; train first.")
         part = low_resolution(task.conditioning)
@@ -84,6 +86,7 @@ def enlarged(
     seed: int,
     batch_size: int,
     mesh: Mesh,
+    data_dir: Path | None = None,
 ) -> np.ndarray:
     """What an upsampler makes of pictures [n h w c] in [-1, 1].
 
@@ -93,7 +96,7 @@ def enlarged(
         known: what the first stage was told; this one is told what it reads of that.
         number: of the stage, from 1: its noise isn't that of the ones before.
         level: of the noise that the pictures get first, and that is told.
-        seed, batch_size, mesh: as of the other pictures.
+        seed, batch_size, mesh, data_dir: as of the other pictures.
     """
     experiment = load_experiment(run)
     part = low_resolution(experiment.conditioning)
@@ -115,4 +118,5 @@ def enlarged(
         stage=number,
         batch_size=batch_size,
         mesh=mesh,
+        data_dir=data_dir,
     )

@@ -29,6 +29,13 @@ def test_mixing_doubling_and_not_knowing_lower_it():
     assert nothing.mean < 0.02 and np.all(nothing.told < 0.02)
 
 
+def test_a_latent_that_is_noise_tells_nothing_though_its_mean_does():
+    means = (FACTORS + 0.01 * NOISE) * np.array([1.0, 1e-4])
+    assert mutual_information_gap(means, FACTORS, bins=4).told[1, 1] > 0.95
+    drawn = means + np.array([0.0, 1.0]) * NOISE
+    assert mutual_information_gap(drawn, FACTORS, bins=4).told[1].max() < 0.02
+
+
 def test_information_is_that_of_a_channel():
     """A bit seen through a channel that flips it one time in ten tells log 2 - H(0.1) of it."""
     bit = RNG.integers(0, 2, (20_000, 1))

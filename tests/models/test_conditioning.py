@@ -127,6 +127,16 @@ def test_joined_parts_drop_with_their_own_probabilities():
     np.testing.assert_array_equal(told.mask.sum(1), np.where(text, 2, 18))
 
 
+def test_joined_parts_drop_together():
+    count, both = 2000, Joined((ClassLabels(5, drop=0.1), Text(SHAPES_WORDS, drop=0.1)), 0.3)
+    many = {"label": jnp.zeros(count, jnp.int32), "tokens": jnp.full((count, 18), 5)}
+    told = both(KEY, jnp.arange(count), {"image": jnp.zeros((count, 1, 1, 1)), **many})
+    label, text = (np.asarray(v) for v in (told.vector[:, 0] == 0, told.tokens[:, 0] != 5))
+    for dropped, rate in ((label & text, 0.3 + 0.7 * 0.01), (label & ~text, 0.7 * 0.09)):
+        assert abs(dropped.mean() - rate) < 5 * np.sqrt(rate * (1 - rate) / count)
+    assert both.drop == 0.3
+
+
 def test_only_one_part_may_have_tokens():
     both = Joined((Text(SHAPES_WORDS), Layout(3, 18)))
     with pytest.raises(ValueError, match="at most one"):

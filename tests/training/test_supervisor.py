@@ -1,5 +1,6 @@
 """The supervisor, on children that do as they are told."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -101,6 +102,31 @@ def test_signals_are_passed_on_and_end_it(tmp_path, number):
     parent.send_signal(number)
     _, errors = parent.communicate(timeout=60)
     assert (parent.returncode, errors, lived(tmp_path)) == (128 + number, "", 1)
+
+
+def test_other_work_is_no_silence_and_no_step(tmp_path):
+    """As where a data set is encoded before the first step."""
+    body = """
+    for _ in range(12):
+        os.write(pipe, b"-\\n")
+        time.sleep(0.25)
+    beat(7)
+    os.write(pipe, b"-\\n")
+    sys.exit(3)
+    """
+    status, said, _ = run(tmp_path, body, restarts=0, silence=1.5)
+    assert status == 3 and "ended with status 3 after step 7" in said[0]
+
+
+def test_what_a_heartbeat_writes(monkeypatch):
+    reading, writing = os.pipe()
+    monkeypatch.setenv("DIFFUSION_JAX_HEARTBEAT", str(writing))
+    beat = heartbeat()
+    beat(3)
+    beat(None)
+    assert os.read(reading, 100) == b"3\n-\n"
+    for end in (reading, writing):
+        os.close(end)
 
 
 def test_without_a_supervisor_nothing_beats():

@@ -70,6 +70,8 @@ def test_the_command_line(task, tmp_path, capsys):
     arrays = np.load(tmp_path / "a.npz")
     assert arrays["pictures"].shape == (3, 8, 8, 1)
     np.testing.assert_array_equal(arrays["label"], [1, 2, 1])
+    any_command(["--no-captions", str(RUN), "--num", "2", "--label", "3", *files])
+    np.testing.assert_array_equal(np.load(tmp_path / "a.npz")["label"], [3, 3])
     for flags, sentence in (
         (["--top-k", "0"], "--top-k is 0"),
         (["--top-p", "1.5"], "--top-p is 1.5"),

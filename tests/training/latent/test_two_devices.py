@@ -24,9 +24,10 @@ def measured(folder):
 
 
 def test_codec_and_model_in_one_step_train_alike(measured):
-    one, two = measured["losses"]
+    one, two, cut = measured["losses"]
     assert len(one) >= 1
     np.testing.assert_allclose(two, one, rtol=1e-5)
+    np.testing.assert_allclose(cut, one, rtol=1e-5)
 
 
 def test_what_is_drawn_is_alike(measured):

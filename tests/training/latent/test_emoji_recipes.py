@@ -1,0 +1,88 @@
+"""The recipes of codecs and of what models their latents and codes, as they stand in configs/."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from diffusion_jax.training.recipes import Record, load_recipe
+from tests.training.latent.conftest import ROOT
+
+# Recipes are read before jax.distributed is initialised, which has to come before all else.
+EARLY = """
+import sys
+from pathlib import Path
+from jax._src import xla_bridge
+from diffusion_jax.training.recipes import load_recipe
+load_recipe(Path("configs/emoji_text.py"))(codec=Path(sys.argv[1]))
+load_recipe(Path("configs/emoji_codes.py"))(codec=Path(sys.argv[2]))
+assert not xla_bridge.backends_are_initialized()
+"""
+
+
+@pytest.fixture(scope="module")
+def untrained(tmp_path_factory):
+    """Folders of emoji's codecs, before their first step."""
+    runs = {}
+    for stem in ("kl_emoji64", "vq_emoji64"):
+        runs[stem] = tmp_path_factory.mktemp(stem)
+        Record.of(Path("configs") / f"{stem}.py", {}).save(runs[stem])
+    return runs
+
+
+def test_reading_a_recipe_asks_jax_for_no_device(untrained):
+    asked = [sys.executable, "-c", EARLY, *map(str, untrained.values())]
+    done = subprocess.run(asked, capture_output=True, text=True, env={"PYTHONPATH": str(ROOT)})
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("stem", "codec", "arguments"),
+    [
+        ("kl_emoji64", None, {}),
+        ("vq_emoji64", None, {}),
+        ("vae_mnist", None, {}),
+        ("vae_shapes", None, {}),
+        ("emoji_text", None, {}),
+        ("emoji_text", "kl_emoji64", {}),
+        ("emoji_text", "vq_emoji64", {}),
+        ("emoji_codes", "vq_emoji64", {}),
+        ("emoji_codes", "vq_emoji64", {"groups": True}),
+    ],
+)
+def test_the_loss_of_a_recipes_own_network(untrained, stem, codec, arguments):
+    """Traced; nothing is computed."""
+    if codec:
+        arguments = {**arguments, "codec": untrained[codec]}
+    task = load_recipe(Path("configs") / f"{stem}.py")(batch_size=4, **arguments)
+    task.check()
+
+    def loss(key):
+        return task.loss()(task.init_params(key), task.first_extra(), key, task.blank(4))[0]
+
+    assert jax.eval_shape(loss, jax.random.key(0)).shape == ()
+
+
+@pytest.mark.parametrize("stem", ["kl_emoji64", "vq_emoji64", "vae_mnist"])
+def test_the_shape_of_latents_is_what_the_encoder_answers(stem):
+    task = load_recipe(Path("configs") / f"{stem}.py")()
+
+    def encoded(key):
+        return task.encode(task.init_params(key), task.blank(3)["image"])
+
+    assert jax.eval_shape(encoded, jax.random.key(0)).shape == (3, *task.latent_shape)
+
+
+def test_shapes_of_a_vae_are_single_ones_and_have_factors():
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    from disentanglement import factors_of
+
+    source = load_recipe(Path("configs/vae_shapes.py"))().source("test", None)
+    factors = np.array([factors_of(source[i]) for i in range(200)])
+    colour, shape, width, column, row = factors.T
+    assert set(colour) <= set(range(6)) and set(shape) == {0, 1, 2}
+    assert all(2 <= w <= 16 for w in width)
+    assert ((column >= 0) & (column + width <= 16)).all() and ((row >= 0) & (row < 16)).all()
