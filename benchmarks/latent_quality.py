@@ -4,8 +4,9 @@ runs/emoji_latents runs/emoji_pixels runs/emoji_codes --judge runs/emoji64_judge
 Each run draws the test split's concepts, 64x64, which it hasn't seen, and a CLIP that has seen them
 (configs/emoji64_clip.py --split train+test) says what they are; the columns are those of
 benchmarks/unclip_quality.py. Beside them: parameters, steps of training and the operations of all
-of them (forward, backward and the optimizer's products, counted from shapes), and how many pictures
-a second are drawn, in batches of one size, the median of some after the first.
+of them (forward, backward and the optimizer's products, counted from shapes), those of its codec's
+training, its judge and discriminator included, and how many pictures a second are drawn, in batches
+of one size, the median of some after the first.
 """
 
 import json
@@ -34,6 +35,7 @@ from diffusion_jax.training.code_pictures import CodeTask  # noqa: E402
 from diffusion_jax.training.experiment import Experiment  # noqa: E402
 from diffusion_jax.training.flops import count_flops  # noqa: E402
 from diffusion_jax.training.known_cli import Told, known_from  # noqa: E402
+from diffusion_jax.training.latents import CodecRun  # noqa: E402
 from diffusion_jax.training.needs import check_pinned  # noqa: E402
 from diffusion_jax.training.runs import load_params, load_task  # noqa: E402
 from diffusion_jax.training.sampling import make_sample  # noqa: E402
@@ -71,15 +73,27 @@ def drawn(
         began = time.perf_counter()
         pictures.append(np.asarray(draw(jnp.asarray(index), told)))
         seconds.append(time.perf_counter() - began)
-    step, arguments = abstract_step(task, data_mesh(1))
-    trained = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["step"]
+    codec = getattr(task, "codec", None)
+    codec = codec.run_dir if isinstance(codec, CodecRun) else codec
     costs = {
         "parameters, M": sum(x.size for x in jax.tree.leaves(params)) / 1e6,
-        "steps": trained,
-        "training, PFLOP": trained * count_flops(step, *arguments) / 1e15,
+        "steps": steps_of(run),
+        "training, PFLOP": training_flops(run) / 1e15,
+        "its codec's, PFLOP": training_flops(codec) / 1e15 if codec else 0.0,
         "pictures a second": size / float(np.median(seconds[1:] or seconds)),
     }
     return np.concatenate(pictures)[: len(texts)], costs
+
+
+def steps_of(run: Path) -> int:
+    """How many steps it was trained."""
+    return json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["step"]
+
+
+def training_flops(run: Path) -> float:
+    """Operations of its training."""
+    step, arguments = abstract_step(load_task(run), data_mesh(1))
+    return steps_of(run) * count_flops(step, *arguments)
 
 
 def main(
