@@ -14,7 +14,7 @@ import numpy as np
 from diffusion_jax.interop.safetensors import Tensors
 from diffusion_jax.types import Params
 
-_NAMED = 8  # arrays, in a message
+_NAMED = 8  # problems, in a message
 FLOATS = ("F16", "BF16", "F32", "F64")
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -198,8 +198,14 @@ def _compare(tensors: Tensors, wanted: Shapes, ignored: Callable[[str], bool]) -
         elif tensors.dtypes[name] not in FLOATS:
             problems.append(f"{name} has dtype {tensors.dtypes[name]}, and floats are wanted")
     if problems:
-        lines = sorted(problems)
-        if len(lines) > _NAMED:
-            lines[_NAMED:] = [f"and {len(lines) - _NAMED} more"]
-        listed = "".join(f"\n  {line};" for line in lines)
-        raise ValueError(f"{tensors.where} doesn't fit, in {len(problems)} arrays:{listed[:-1]}.")
+        raise ValueError(
+            f"{tensors.where} doesn't fit, in {len(problems)} arrays:{first_of(problems)}"
+        )
+
+
+def first_of(problems: Sequence[str]) -> str:
+    """The first problems in alphabetical order, a line each, and how many more there are."""
+    lines = sorted(problems)
+    if len(lines) > _NAMED:
+        lines[_NAMED:] = [f"and {len(lines) - _NAMED} more"]
+    return "".join(f"\n  {line};" for line in lines)[:-1] + "."

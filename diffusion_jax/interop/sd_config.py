@@ -17,13 +17,14 @@ from diffusion_jax.types import Condition
 Config = Mapping[str, Any]
 UNET, CODEC = "UNet2DConditionModel", "AutoencoderKL"
 DOWN, UP = ("DownBlock2D", "CrossAttnDownBlock2D"), ("UpBlock2D", "CrossAttnUpBlock2D")
-SDXL_SIZES = 6
-# What is said but changes nothing here: the softmax and its logits are float32 always.
+SDXL_SIZES, REFINER_SIZES = 6, 5
+SCALE = 0.18215  # of the latents, where the autoencoder's config says nothing
 # Averages that diffusers has saved say how they were made.
 AVERAGED = (
-    *("decay", "min_decay", "inv_gamma", "power"),
-    *("optimization_step", "update_after_step", "use_ema_warmup"),
+    *("decay", "inv_gamma", "min_decay", "optimization_step", "power"),
+    *("update_after_step", "use_ema_warmup"),
 )
+# What is said but changes nothing here: the softmax and its logits are float32 always.
 UNET_IGNORED = ("sample_size", "upcast_attention", "addition_embed_type_num_heads", *AVERAGED)
 # field -> what it may be; the first is what diffusers takes where a config says nothing.
 UNET_FIXED: Mapping[str, tuple[Any, ...]] = {
@@ -206,11 +207,30 @@ def codec_from_config(config: Config, **computation: Any) -> KLAutoencoder:
         "groups": fields.integer("norm_num_groups", 32),
         "projections": before,
     }
-    fields.real("scaling_factor", 0.18215, least=1e-6, most=1e6)
+    fields.real("scaling_factor", SCALE, least=1e-6, most=1e6)
     if fields.get("shift_factor") is not None:
         fields.real("shift_factor", 0.0, least=-1e6, most=1e6)
     fields.check(CODEC_FIXED, CODEC_IGNORED)
     return KLAutoencoder(**settings, **computation)
+
+
+def latent_scale(config: Config) -> tuple[float, float]:
+    """What latents are multiplied by for the U-Net, and what is subtracted from them before."""
+    return config.get("scaling_factor", SCALE), config.get("shift_factor") or 0.0
+
+
+def check_channels(where: object, channels: int, latents: int) -> None:
+    """Refuses a U-Net that is told of more than texts, latents, and a masked picture's.
+
+    Raises:
+        ValueError: it reads neither `latents` nor 2 latents + 1 channels.
+    """
+    if channels not in (latents, 2 * latents + 1):
+        raise ValueError(
+            f"the U-Net of {where} reads {channels} channels, and {latents} (latents) or "
+            f"{2 * latents + 1} (for inpainting a mask and a picture's latents too) are known "
+            "here: one that is told of a depth (5) or of a whole picture (8) can't be drawn."
+        )
 
 
 def codec_to_config(codec: KLAutoencoder) -> dict[str, Any]:

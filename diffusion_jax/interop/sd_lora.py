@@ -18,15 +18,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion_jax.interop.clip_layouts import transformers_rows
-from diffusion_jax.interop.layouts import FLOATS, Row, flat, nested, their_shapes
+from diffusion_jax.interop.layouts import FLOATS, Row, first_of, flat, nested, their_shapes
 from diffusion_jax.interop.safetensors import Tensors, open_tensors, read_json
 from diffusion_jax.interop.sd_layouts import unet_rows
-from diffusion_jax.interop.sd_original import unet_name
+from diffusion_jax.interop.sd_original_layouts import unet_name
 from diffusion_jax.interop.sd_parts import Part
 from diffusion_jax.interop.stable_diffusion import TEXTS, StableDiffusion
 from diffusion_jax.types import Params
 
-_NAMED = 8  # layers, in a message
 # How names end: in peft's and diffusers' files of several years, and in kohya's.
 FACTORS = (
     (re.compile(r"(.+)\.lora_(A|B)(?:\.\w+)?\.weight"), {"A": "down", "B": "up"}),
@@ -87,7 +86,8 @@ def merge_lora(
             elif target is not None:
                 updates.append((target, factors))
         if problems or not updates:
-            _refuse(tensors.where, problems)
+            told = first_of(problems or ["it has no layers"])
+            raise ValueError(f"{file} can't be merged, in {len(problems)} places:{told}")
         changed: dict[str, dict[str, np.ndarray]] = {part: {} for part in ("unet", *TEXTS)}
         parts = _parts(system)
         alphas = _alphas(tensors)
@@ -109,7 +109,7 @@ def merge_lora(
         name: part._replace(params=_replaced(part.params, changed[name]))
         for name, part in parts.items()
     }
-    texts = tuple(merged[name] for name in _text_names(system))
+    texts = tuple(merged[name] for name in system.text_names)
     return system._replace(unet=merged["unet"], texts=texts)
 
 
@@ -119,14 +119,8 @@ def _replaced(params: Params, changed: Mapping[str, np.ndarray]) -> Params:
     return nested({**leaves, **new})
 
 
-def _text_names(system: StableDiffusion) -> list[str]:
-    """An XL's refiner has but the second encoder."""
-    named = [name for name in TEXTS if (system.pipeline.get(name) or [None])[0] is not None]
-    return named if len(named) == len(system.texts) else list(TEXTS[: len(system.texts)])
-
-
 def _parts(system: StableDiffusion) -> dict[str, Part]:
-    return {"unet": system.unet} | dict(zip(_text_names(system), system.texts, strict=True))
+    return {"unet": system.unet} | dict(zip(system.text_names, system.texts, strict=True))
 
 
 def _targets(system: StableDiffusion) -> Iterator[tuple[str, Target]]:
@@ -149,7 +143,10 @@ def _targets(system: StableDiffusion) -> Iterator[tuple[str, Target]]:
                 if part == "unet":
                     original = unet_name(weight, module).removesuffix(".weight")
                     names += [name, f"{_kohya(part)}{original.replace('.', '_')}"]
-                elif part == "text_encoder":
+                else:
+                    # transformers has called it so since its version 5
+                    names.append(f"{part}.{name.removeprefix('text_model.')}")
+                if part == "text_encoder":
                     names.append(f"lora_te_{name.replace('.', '_')}")
                 for each in names:
                     yield each, target
@@ -226,11 +223,3 @@ def _alphas(tensors: Tensors) -> dict[str, Any]:
         raise ValueError(f"{tensors.where} has {', '.join(odd)}, which isn't known here.")
     ends = {name: value for name, value in told.items() if name.endswith(".lora_alpha")}
     return {name.removesuffix(".lora_alpha"): value for name, value in ends.items()}
-
-
-def _refuse(where: Path, problems: list[str]) -> None:
-    lines = sorted(problems) or ["it has no layers"]
-    if len(lines) > _NAMED:
-        lines[_NAMED:] = [f"and {len(lines) - _NAMED} more"]
-    listed = "".join(f"\n  {line};" for line in lines)
-    raise ValueError(f"{where} can't be merged, in {len(problems)} places:{listed[:-1]}.")

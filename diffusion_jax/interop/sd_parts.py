@@ -87,7 +87,7 @@ def load_unet(
     rows = unet_rows(unet, linear_projection=config.get("use_linear_projection", False))
     with open_tensors(file) as tensors:
         params = from_theirs(tensors, rows, unet_shapes(unet, inputs), _nothing, parameters)
-    return Part(unet, params, _kept(config, UNET_KEPT))
+    return Part(unet, params, kept(config, UNET_KEPT))
 
 
 def load_autoencoder(
@@ -115,7 +115,7 @@ def load_autoencoder(
         old = any(".attentions.0.query." in name for name in tensors.shapes)
         rows = codec_rows(codec, OLD_ATTENTION if old else ATTENTION)
         params = from_theirs(tensors, rows, codec_shapes(codec), _nothing, parameters)
-    return Part(codec, params, _kept(config, CODEC_KEPT))
+    return Part(codec, params, kept(config, CODEC_KEPT))
 
 
 def save_unet(folder: str | os.PathLike[str], part: Part) -> None:
@@ -179,7 +179,9 @@ def weights(folder: Path, stem: str, variant: str | None) -> Path:
         ValueError: pickles alone.
         FileNotFoundError: no safetensors, or none of that variant, or several without a choice.
     """
-    pattern = re.compile(rf"{stem}(?:\.([\w-]+))?\.safetensors(?:\.index(?:\.([\w-]+))?\.json)?")
+    # Shards of a variant are called stem.fp16-00001-of-00002.safetensors, and are no variants.
+    named = r"\.((?:(?!-\d+-of-\d+)[\w-])+)"
+    pattern = re.compile(rf"{stem}(?:{named})?\.safetensors(?:\.index(?:{named})?\.json)?")
     found: dict[str | None, Path] = {}
     for file in sorted(folder.iterdir()) if folder.is_dir() else []:
         match = pattern.fullmatch(file.name)
@@ -197,7 +199,8 @@ def weights(folder: Path, stem: str, variant: str | None) -> Path:
     raise FileNotFoundError(f"{folder} has no variant {variant!r}; there are {names}.")
 
 
-def _kept(config: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+def kept(config: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """A config's fields of these names."""
     return {name: config[name] for name in names if name in config}
 
 

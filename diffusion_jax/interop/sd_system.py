@@ -13,6 +13,7 @@ from jaxtyping import Array, Int
 
 from diffusion_jax.data import BytePairs
 from diffusion_jax.data.prompts import WeightedTokens, weighted_tokens
+from diffusion_jax.interop.sd_config import REFINER_SIZES, SDXL_SIZES
 from diffusion_jax.interop.sd_scheduler import read_scheduler
 from diffusion_jax.interop.stable_diffusion import TOKENIZERS, StableDiffusion
 from diffusion_jax.models.conditioning import Known
@@ -70,15 +71,35 @@ def system_of(
 def load_tokenizers(folder: str | os.PathLike[str], parts: StableDiffusion) -> list[BytePairs]:
     """The tokenizer of each text encoder.
 
+    An encoder of a single file knows what fills its texts up, so that another one's tokenizer
+    serves it too, and one for all; a folder's encoders have each a tokenizer that says it.
+
+    Args:
+        folder: with tokenizer/ (and tokenizer_2/).
+        parts: of `load_stable_diffusion` or `load_single_file`.
+
     Raises:
-        FileNotFoundError: there is none.
+        FileNotFoundError: there are too few.
     """
+    return tokenizers_of(
+        folder, [(one.module.text.length, one.config.get("pad_token_id")) for one in parts.texts]
+    )
+
+
+def tokenizers_of(
+    folder: str | os.PathLike[str], texts: Sequence[tuple[int, int | None]]
+) -> list[BytePairs]:
+    """As `load_tokenizers`, for encoders of such lengths, and ids that fill their texts up."""
     present = [Path(folder) / name for name in TOKENIZERS if (Path(folder) / name).is_dir()]
-    if len(present) < len(parts.texts):
+    if len(present) == 1 and all(pad is not None for _, pad in texts):
+        present *= len(texts)
+    if len(present) < len(texts):
         raise FileNotFoundError(
-            f"{folder} has {len(present)} tokenizers for {len(parts.texts)} texts."
+            f"{folder} has {len(present)} of the tokenizers ({', '.join(TOKENIZERS)}) for "
+            f"{len(texts)} text encoders."
         )
-    return [BytePairs.from_folder(path) for path in present[: len(parts.texts)]]
+    told = zip(present, texts, strict=False)
+    return [BytePairs.from_folder(path, length=length, pad=pad) for path, (length, pad) in told]
 
 
 def zeros_for_nothing(parts: StableDiffusion) -> bool:
@@ -125,6 +146,7 @@ def told_of(
     negative_weights: Sequence[Any] | None = None,
     original: tuple[int, int] | None = None,
     corner: tuple[int, int] = (0, 0),
+    scores: tuple[float, float] = (6.0, 2.5),
     zeros: bool = False,
 ) -> Known:
     """What the U-Net is told: "tokens" and "negative", and of SDXL "vector" and "negative_vector".
@@ -135,9 +157,20 @@ def told_of(
         size: height and width of the pictures.
         weights, negative_weights: of each token; 1 by default.
         original, corner: SDXL's original size, by default `size`, and the crop's top and left.
+        scores: how pleasing pictures of the texts and of the negative texts are, from 1 to 10,
+            which the refiner of SDXL is told instead of `size`.
         zeros: the negative texts' features are zeros, as `zeros_for_nothing` asks of empty ones.
+
+    Raises:
+        ValueError: a U-Net that is told other sizes than SDXL's six and its refiner's five.
     """
-    xl = parts.unet.module.sizes > 0
+    sizes = parts.unet.module.sizes
+    if sizes not in (0, REFINER_SIZES, SDXL_SIZES):
+        raise ValueError(
+            f"the U-Net is told {sizes} sizes; SDXL's {SDXL_SIZES} and its refiner's "
+            f"{REFINER_SIZES} are known here."
+        )
+    xl = sizes > 0
     layer: Any = "penultimate" if xl else "last"
     encoders = [(part.module, part.params, layer) for part in parts.texts]
 
@@ -150,6 +183,8 @@ def told_of(
         other = jax.tree.map(jnp.zeros_like, other)
     known = {"tokens": said.tokens, "negative": other.tokens}
     if xl:
-        for name, one in (("vector", said), ("negative_vector", other)):
-            known[name] = size_vector(one.pooled, original or size, corner, size)
+        names = ("vector", "negative_vector")
+        for name, one, score in zip(names, (said, other), scores, strict=True):
+            last = (score,) if sizes == REFINER_SIZES else size
+            known[name] = size_vector(one.pooled, original or size, corner, last)
     return known

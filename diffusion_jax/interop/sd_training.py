@@ -17,11 +17,13 @@ from jaxtyping import Array
 
 from diffusion_jax.interop.clip import load_clip
 from diffusion_jax.interop.safetensors import read_json
-from diffusion_jax.interop.sd_config import codec_from_config, unet_from_config
+from diffusion_jax.interop.sd_config import codec_from_config, latent_scale, unet_from_config
 from diffusion_jax.interop.sd_parts import (
     CONFIG,
     TEXT_STEM,
+    UNET_KEPT,
     Part,
+    kept,
     load_autoencoder,
     load_unet,
     weights,
@@ -119,8 +121,7 @@ class CheckpointCodec:
 
     def arrays(self, data_dir: Path | None) -> dict[str, Any]:
         part = codec_part(self.folder)
-        scale = part.config.get("scaling_factor", 0.18215)
-        shift = part.config.get("shift_factor") or 0.0
+        scale, shift = latent_scale(part.config)
         return {"params": part.params, "scale": jnp.float32(scale), "shift": jnp.float32(shift)}
 
 
@@ -212,9 +213,10 @@ def export(options: ExportOptions) -> None:
         raise ValueError(f"{options.run_dir} wasn't trained by configs/sd_finetune.py.")
     if options.out.resolve() == task.folder.resolve():
         raise ValueError(f"{options.out} is the checkpoint that it began with; name another one.")
-    parts = load_stable_diffusion(task.folder)
+    config = read_json(task.folder / "unet" / CONFIG)
     params = load_params(task, options.run_dir, "raw" if options.raw else "ema")
-    trained = parts._replace(unet=parts.unet._replace(params=params))
+    unet = Part(unet_from_config(config)[0], params, kept(config, UNET_KEPT))
+    trained = load_stable_diffusion(task.folder, unet=unet)
     save_stable_diffusion(options.out, trained, task.folder)
     print(f"wrote {options.out}; python sample.py --checkpoint {options.out} --prompt TEXT")
 

@@ -12,15 +12,18 @@ What filters pictures (safety_checker, feature_extractor) isn't read, nor writte
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
 from diffusion_jax.interop.clip import load_clip, save_clip
-from diffusion_jax.interop.safetensors import read_json
+from diffusion_jax.interop.safetensors import open_tensors, read_json
+from diffusion_jax.interop.sd_config import check_channels, latent_scale
 from diffusion_jax.interop.sd_parts import (
+    CONFIG,
+    STEM,
     TEXT_STEM,
     Part,
     load_autoencoder,
@@ -67,18 +70,25 @@ class StableDiffusion(NamedTuple):
     @property
     def scale(self) -> float:
         """What latents are multiplied by, after the shift, for the U-Net."""
-        return self.codec.config.get("scaling_factor", 0.18215)
+        return latent_scale(self.codec.config)[0]
 
     @property
     def shift(self) -> float:
         """What is subtracted from latents before."""
-        return self.codec.config.get("shift_factor") or 0.0
+        return latent_scale(self.codec.config)[1]
+
+    @property
+    def text_names(self) -> list[str]:
+        """Of the folder of each text encoder: an XL's refiner has but the second one."""
+        named = present(self.pipeline, TEXTS)
+        return named if len(named) == len(self.texts) else list(TEXTS[: len(self.texts)])
 
 
 def load_stable_diffusion(
     folder: str | os.PathLike[str],
     *,
     variant: str | None = None,
+    unet: Part | None = None,
     remat: Remat = "none",
     dtype: Any = jnp.float32,
     parameters: Any = jnp.float32,
@@ -91,28 +101,28 @@ def load_stable_diffusion(
         folder: a pipeline's, with model_index.json.
         variant: "fp16", "bf16", ...: which files of each part; by default those without one, or
             the only one there is.
+        unet: instead of the folder's, whose arrays then aren't read.
         remat, dtype: of the networks.
         parameters: the dtype in which they are kept.
 
     Raises:
         ValueError: another pipeline or class of a part, options that aren't known here, arrays
-            that don't fit, pickles.
-        FileNotFoundError: parts that the index names and that aren't there, all named.
+            that don't fit, pickles, a U-Net that is told of more than this package knows.
+        FileNotFoundError: of parts that the index names, files that aren't there, all named before
+            any array is read.
     """
     folder = Path(folder)
-    if not (folder / INDEX).is_file():
-        raise FileNotFoundError(f"there is no {folder / INDEX}, which names a pipeline's parts.")
-    index = read_json(folder / INDEX)
-    texts = _check_index(folder, index)
+    index = read_index(folder, variant=variant, read_unet=unet is None)
     told = {"dtype": dtype, "parameters": parameters, "remat": remat}
     towers = []
-    for name in texts:
+    for name in present(index, TEXTS):
         clip, params = load_clip(weights(folder / name, TEXT_STEM, variant), **told)
         if clip.text is None:
             raise ValueError(f"{folder / name} is no text encoder.")
         towers.append(Part(clip, params))
-    pooled = towers[-1].module.text.features if _is_xl(index) else None
-    unet = load_unet(folder / "unet", variant=variant, pooled=pooled, **told)
+    pooled = towers[-1].module.text.features if is_xl(index) else None
+    if unet is None:
+        unet = load_unet(folder / "unet", variant=variant, pooled=pooled, **told)
     del told["remat"]
     codec = load_autoencoder(folder / "vae", variant=variant, **told)
     return StableDiffusion(unet, codec, tuple(towers), read_json(folder / SCHEDULER), index)
@@ -135,8 +145,7 @@ def save_stable_diffusion(
         FileNotFoundError: no tokenizers.
     """
     folder = Path(folder)
-    names = [part for part in TOKENIZERS if system.pipeline.get(part, [None])[0] is not None]
-    names = names or list(TOKENIZERS[: len(system.texts)])
+    names = present(system.pipeline, TOKENIZERS) or list(TOKENIZERS[: len(system.texts)])
     missing = [name for name in names if not (Path(tokenizers) / name).is_dir()]
     if missing:
         raise FileNotFoundError(f"there is no {', '.join(missing)} in {tokenizers}.")
@@ -144,7 +153,7 @@ def save_stable_diffusion(
     index = _index_of(system, names)
     save_unet(folder / "unet", system.unet)
     save_autoencoder(folder / "vae", system.codec)
-    for name, part in zip(_present_texts(index), system.texts, strict=True):
+    for name, part in zip(system.text_names, system.texts, strict=True):
         save_clip(folder / name, part.module, part.params)
     for name in names:
         shutil.copytree(Path(tokenizers) / name, folder / name, dirs_exist_ok=True)
@@ -166,27 +175,46 @@ def _index_of(system: StableDiffusion, tokenizers: list[str]) -> dict[str, Any]:
     index["unet"] = ["diffusers", *CLASSES["unet"]]
     index["vae"] = ["diffusers", *CLASSES["vae"]]
     index["scheduler"] = ["diffusers", scheduler]
-    texts = _present_texts(system.pipeline) or list(TEXTS[: len(system.texts)])
-    parts = [*TEXTS, *TOKENIZERS] if _is_xl(index) else [TEXTS[0], TOKENIZERS[0]]
+    parts = [*TEXTS, *TOKENIZERS] if is_xl(index) else [TEXTS[0], TOKENIZERS[0]]
     index |= {name: [None, None] for name in parts}
-    for name, part in zip(texts, system.texts, strict=True):
+    for name, part in zip(system.text_names, system.texts, strict=True):
         plain, projected = CLASSES["text_encoder"]
         index[name] = ["transformers", plain if part.module.text.features is None else projected]
     index |= {name: ["transformers", "CLIPTokenizer"] for name in tokenizers}
-    if not _is_xl(index):
+    if not is_xl(index):
         index |= {"safety_checker": [None, None], "feature_extractor": [None, None]}
         index["requires_safety_checker"] = False
     return index
 
 
-def _check_index(folder: Path, index: Mapping[str, Any]) -> list[str]:
-    """The text encoders; refuses a pipeline that isn't known, and one with parts missing."""
+def read_index(
+    folder: Path, *, variant: str | None = None, read_unet: bool = True
+) -> dict[str, Any]:
+    """model_index.json of a folder that has all that it names; no array is read.
+
+    Args:
+        folder, variant: as of `load_stable_diffusion`.
+        read_unet: whether the U-Net's arrays must be there.
+
+    Raises:
+        ValueError, FileNotFoundError: as `load_stable_diffusion`, but for what is in the parts.
+    """
+    if not (folder / INDEX).is_file():
+        raise FileNotFoundError(f"there is no {folder / INDEX}, which names a pipeline's parts.")
+    index = read_json(folder / INDEX)
+    _check_index(folder, index)
+    _check_files(folder, index, variant, read_unet=read_unet)
+    return index
+
+
+def _check_index(folder: Path, index: Mapping[str, Any]) -> None:
+    """Refuses a pipeline that isn't known, and such classes of its parts."""
     kind = index.get("_class_name")
     if kind not in PIPELINES:
         raise ValueError(
             f"{folder} is a {kind!r:.80}; these pipelines are known: {', '.join(PIPELINES)}."
         )
-    texts = _present_texts(index)
+    texts = present(index, TEXTS)
     problems = []
     for name in ("unet", "vae", *(texts or TEXTS[:1])):
         entry = index.get(name)
@@ -196,17 +224,40 @@ def _check_index(folder: Path, index: Mapping[str, Any]) -> list[str]:
             problems.append(f"{name} is a {found!r:.80}, and {wanted} is known here")
     if problems:
         raise ValueError(f"{folder / INDEX}: {'; '.join(problems)}.")
-    files = [f"{name}/config.json" for name in ("unet", "vae", *texts)]
-    missing = [file for file in (*files, SCHEDULER) if not (folder / file).is_file()]
+
+
+def _check_files(
+    folder: Path, index: Mapping[str, Any], variant: str | None, *, read_unet: bool
+) -> None:
+    """Refuses a folder with files missing; of arrays, the files' headers are read alone."""
+    stems = {"unet": STEM, "vae": STEM} | dict.fromkeys(present(index, TEXTS), TEXT_STEM)
+    missing = []
+    for file in (*(f"{name}/{CONFIG}" for name in stems), SCHEDULER):
+        if not (folder / file).is_file():
+            missing.append(f"there is no {file}")
+    for name in present(index, TOKENIZERS):
+        if not (folder / name).is_dir():
+            missing.append(f"there is no {name}/")
+    for name, stem in stems.items():
+        try:
+            if name != "unet" or read_unet:
+                with open_tensors(weights(folder / name, stem, variant)):
+                    pass
+        except FileNotFoundError as error:
+            missing.append(str(error).removesuffix(".").replace(f"{folder}/", ""))
     if missing:
-        raise FileNotFoundError(f"{folder} lacks {', '.join(missing)}, of parts that it names.")
-    return texts
+        raise FileNotFoundError(f"{folder} lacks parts that it names: {'; '.join(missing)}.")
+    channels = read_json(folder / "unet" / CONFIG).get("in_channels", 4)
+    latents = read_json(folder / "vae" / CONFIG).get("latent_channels", 4)
+    if isinstance(channels, int) and isinstance(latents, int):  # else the part's reader says it
+        check_channels(folder, channels, latents)
 
 
-def _present_texts(index: Mapping[str, Any]) -> list[str]:
-    """The text encoders that there are: an XL's refiner has but the second one."""
-    return [name for name in TEXTS if (index.get(name) or [None])[0] is not None]
+def present(index: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+    """Which of these parts model_index.json has."""
+    return [name for name in names if (index.get(name) or [None])[0] is not None]
 
 
-def _is_xl(index: Mapping[str, Any]) -> bool:
+def is_xl(index: Mapping[str, Any]) -> bool:
+    """Whether model_index.json is an SDXL's."""
     return "XL" in str(index.get("_class_name"))

@@ -127,13 +127,18 @@ def size_vector(
     pooled: Float[Array, "b e"],
     original: tuple[int, int],
     corner: tuple[int, int],
-    target: tuple[int, int],
-) -> Float[Array, "b e+6"]:
-    """SDXL's vector: the pooled text, then heights and widths of the original picture, top and left
-    of the crop, and what is drawn.
+    last: Sequence[int | float],
+) -> Float[Array, "b e+4+{len(last)}"]:
+    """SDXL's vector: the pooled text, the original picture's height and width, the crop's top and
+    left, and what comes last.
+
+    Args:
+        pooled: features of the texts.
+        original, corner: in pixels.
+        last: height and width of what is drawn; of the refiner a score of how pleasing it is.
 
     Source: Podell et al. 2023, section 2.2.
     """
-    sizes = jnp.asarray([*original, *corner, *target], jnp.float32)
-    rows = jnp.broadcast_to(sizes[None], (len(pooled), 6))
+    sizes = jnp.asarray([*original, *corner, *last], jnp.float32)
+    rows = jnp.broadcast_to(sizes[None], (len(pooled), len(sizes)))
     return jnp.concatenate([pooled, rows], axis=1)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
+from safetensors.numpy import save_file
 
 from diffusion_jax.interop import Part, StableDiffusion, save_stable_diffusion
 from diffusion_jax.interop.clip_sizes import shapes_of
@@ -40,6 +41,26 @@ def system(*, xl=False, channels=4, seed=0):
     )
 
 
+@functools.cache
+def refiner():
+    """XL's refiner: the second encoder alone, and five sizes."""
+    whole, unet = system(xl=True), XL.clone(sizes=5)
+    params = drawn(unet_shapes(unet, Inputs(4, 8)))
+    return whole._replace(
+        unet=Part(unet, params, {"sample_size": 8, "use_linear_projection": True}),
+        texts=whole.texts[1:],
+        pipeline={
+            "_class_name": "StableDiffusionXLImg2ImgPipeline",
+            "requires_aesthetics_score": True,
+            "force_zeros_for_empty_prompt": False,
+            "text_encoder": [None, None],
+            "tokenizer": [None, None],
+            "text_encoder_2": ["transformers", "CLIPTextModelWithProjection"],
+            "tokenizer_2": ["transformers", "CLIPTokenizer"],
+        },
+    )
+
+
 def tokenizers(folder: Path) -> Path:
     for name in ("tokenizer", "tokenizer_2"):
         (folder / name).mkdir(parents=True)
@@ -68,3 +89,14 @@ def params_of(parts):
 
 def edit(file: Path, **changes):
     file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+
+
+def blank(file: Path, features: int, *, channels: int = 4) -> Path:
+    """A file by whose names and shapes alone a published U-Net is told."""
+    shapes = {
+        "input_blocks.0.0.weight": (8, channels, 3, 3),
+        "input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight": (8, features),
+    }
+    arrays = {f"model.diffusion_model.{n}": np.zeros(s, np.float32) for n, s in shapes.items()}
+    save_file(arrays, file)
+    return file

@@ -8,7 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffusion_jax.interop.sd_cli import checkpoint_command
+from diffusion_jax.data.prompts import WeightedTokens
+from diffusion_jax.interop import sd_cli
+from diffusion_jax.interop.sd_cli import checkpoint_command, told
+from diffusion_jax.interop.sd_options import CheckpointOptions
+from diffusion_jax.interop.sd_system import Prompted
+from tests.interop.sd import blank, system
 from tests.training import toy
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -78,11 +83,55 @@ def test_a_codec_in_tiles_and_one_by_one(folder):
     assert tiles.shape == whole.shape and 1e-3 < np.abs(tiles - whole).mean() < 0.5
 
 
+def test_original_size_and_crop_are_told():
+    parts, shape = system(xl=True), (1, 1, 7)
+    ids = WeightedTokens(np.full(shape, 10), np.ones(shape, np.float32))
+    asked = CheckpointOptions(Path("x"), ("a",), original_size=(100, 200), crop=(3, 4))
+    known = told(asked, parts, Prompted((ids, ids), (ids, ids)), (16, 24))
+    for name in ("vector", "negative_vector"):
+        assert known[name][0, 6:].tolist() == [100, 200, 3, 4, 16, 24]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--size 60 64", "60x64 can't be drawn.*multiples of 8"),
+        ("--init-image grey.png --size 32 32", "--init-image: .*64x64 pixels.*32x32 are needed"),
+        ("--inpaint grey.png --mask black.png", "is all black"),
+        ("--init-image none.png", "No such file.*none.png"),
+        ("--original-size 64 64", "--original-size is for an SDXL"),
+        ("--crop 0 1", "--crop is for an SDXL"),
+        ("--lora none.safetensors", "--lora: there is no none.safetensors"),
+        ("--tokenizer .", "has 0 of the tokenizers"),
+        ("--variant fp16", "no variant 'fp16'"),
+        ("--checkpoint v1-5.safetensors", "--checkpoint: there is no v1-5.safetensors"),
+        ("--checkpoint one.safetensors", "--checkpoint is one file.*add --tokenizer"),
+        ("--checkpoint one.safetensors --tokenizer sd --size 96 64", "96x64.*multiples of 64"),
+        ("--checkpoint one.safetensors --tokenizer sd --init-image grey.png", "512x512 are needed"),
+        ("--checkpoint one.safetensors --tokenizer sd --crop 0 1", "--crop is for an SDXL"),
+        ("--checkpoint one.safetensors --tokenizer sd", "pad must be in 0..513, not 49407"),
+        ("--checkpoint depth.safetensors --tokenizer sd", "reads 5 channels"),
+    ],
+)
+def test_what_is_refused_before_gigabytes_are_read(folder, capsys, monkeypatch, flags, message):
+    def never(options):
+        raise AssertionError("the weights were read")
+
+    monkeypatch.setattr(sd_cli, "load", never)
+    monkeypatch.chdir(folder)
+    if not (folder / "one.safetensors").exists():
+        blank(folder / "one.safetensors", 768)
+        blank(folder / "depth.safetensors", 768, channels=5)
+        Image.fromarray(np.zeros((64, 64), np.uint8)).save(folder / "black.png")
+    asked = ["--checkpoint", "sd", "--prompt", "a", "--out", "o.png", *flags.split()]
+    said = toy.fails(checkpoint_command, asked, capsys)
+    assert re.search(message, said), said
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
         ("", "--checkpoint needs a text"),
-        ("--prompt a --size 60 64", "60x64 can't be drawn.*multiples of 8"),
         ("--prompt a --mask x.png", "--inpaint and --mask go together"),
         ("--prompt a --seeds 1 2 --num 3", "--seeds has 2 and --num is 3"),
         ("--prompt a --steps 0", "--steps is 0"),
@@ -93,7 +142,8 @@ def test_a_codec_in_tiles_and_one_by_one(folder):
         ("--prompt a --sliced --seeds 1", "--sliced goes with"),
         ("--prompt a --variations 0.5 --seeds 1 2", "--variations are of one --seed"),
         ("--prompt a --tile 33", "tile of 33.*multiple of 16"),
-        ("--prompt a --variant fp16", "no variant 'fp16'"),
+        ("--prompt a --original-size 0 1", "--original-size is"),
+        ("--prompt a --crop -1 0", "--crop is"),
         ("--prompt a --strength 0.5", "--strength belongs to --init-image"),
     ],
 )

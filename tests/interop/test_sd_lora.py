@@ -45,6 +45,8 @@ STYLES = {
 
 def names(style, name):
     part = "text_encoder" if name == WORD else "unet"
+    if style == "transformers5":
+        name = name.removeprefix("text_model.")
     if style == "kohya":
         layer = kohya("lora_te" if name == WORD else "lora_unet", name)
         return f"{layer}.lora_down.weight", f"{layer}.lora_up.weight"
@@ -77,7 +79,7 @@ def expected(name, scale=1.0):
     return scale * (up @ down).T
 
 
-@pytest.mark.parametrize("style", [*STYLES, "processor", "kohya"])
+@pytest.mark.parametrize("style", [*STYLES, "processor", "kohya", "transformers5"])
 def test_each_style_of_names_reaches_the_same_weights(tmp_path, style):
     file = write(tmp_path / "lora.safetensors", style)
     found = change(merge_lora(system(), file, scale=0.5))

@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from diffusion_jax.interop import load_single_file
+from benchmarks.random_checkpoint import write_tokenizer
+from diffusion_jax.data import BytePairs
+from diffusion_jax.interop import load_single_file, open_tensors
 from diffusion_jax.interop.clip_sizes import shapes_of
 from diffusion_jax.interop.layouts import flat, to_theirs
 from diffusion_jax.interop.sd_layouts import unet_rows
@@ -14,12 +16,17 @@ from diffusion_jax.interop.sd_original import (
     Text,
     _published,
     _text_rows,
+    networks_of,
+)
+from diffusion_jax.interop.sd_original_layouts import (
     original_codec_rows,
     original_unet_rows,
     unet_name,
 )
+from diffusion_jax.interop.sd_scheduler import read_scheduler
+from diffusion_jax.interop.sd_system import load_tokenizers
 from diffusion_jax.models import CLIP, sd1_unet, sdxl_unet
-from tests.interop.sd import CODEC, SECOND, TEXT, UNET, XL, drawn, params_of, same, system
+from tests.interop.sd import CODEC, SECOND, TEXT, UNET, XL, blank, drawn, params_of, same, system
 
 # Names as they are in the published files.
 SD1 = {
@@ -131,12 +138,90 @@ def test_published_networks_are_told_by_their_texts_features(features, layers):
     assert all(module.dtype == jnp.bfloat16 for module in modules)
 
 
+MARKS = {"v_pred": np.zeros(0, np.float32), "ztsnr": np.zeros(0, np.float32)}
+
+
+@pytest.mark.parametrize(
+    ("marks", "expected"),
+    [
+        ([], {"prediction_type": "epsilon"}),
+        (["v_pred"], {"prediction_type": "v_prediction"}),
+        (MARKS, {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True}),
+    ],
+)
+def test_files_may_say_what_they_predict(tmp_path, marks, expected):
+    file = tmp_path / "sd.safetensors"
+    n = networks(xl=True)._replace(scheduler={"_class_name": "DDIMScheduler"})
+    write(file, n, linear=True)
+    save_file({**load_file(file), **{name: MARKS[name] for name in marks}}, file)
+    found = load_single_file(file, networks=n)
+    assert found.scheduler == {"_class_name": "DDIMScheduler", **expected}
+    read_scheduler(found.scheduler)
+    if marks:
+        load_single_file(file, networks=n, prediction="v_prediction")
+        with pytest.raises(ValueError, match="predicts v, as its array v_pred says, and not eps"):
+            load_single_file(file, networks=n, prediction="epsilon")
+
+
+def test_a_prediction_is_not_dropped(tmp_path):
+    file, n = tmp_path / "sd.safetensors", networks()
+    write(file, n, linear=False)
+    with pytest.raises(ValueError, match=r"have no scheduler.*of prediction 'v_prediction'"):
+        load_single_file(file, networks=n, prediction="v_prediction")
+    n = n._replace(scheduler={"beta_schedule": "linear"})
+    found = load_single_file(file, networks=n, prediction="v_prediction")
+    assert found.scheduler == {"beta_schedule": "linear", "prediction_type": "v_prediction"}
+
+
+@pytest.mark.parametrize(
+    ("features", "prediction", "side", "pads"),
+    [
+        (768, None, 64, [49407]),
+        (1024, "epsilon", 64, [0]),
+        (1024, "v_prediction", 96, [0]),
+        (2048, None, 128, [49407, 0]),
+    ],
+)
+def test_files_are_told_before_an_array_is_read(tmp_path, features, prediction, side, pads):
+    with open_tensors(blank(tmp_path / "sd.safetensors", features)) as tensors:
+        n = networks_of(tensors, prediction=prediction)
+        if features == 1024:
+            with pytest.raises(ValueError, match=r"2\.x, and doesn't say what it predicts"):
+                networks_of(tensors)
+    assert n.side == side and [text.pad for text in n.texts] == pads
+    assert n.scheduler["prediction_type"] == (prediction or "epsilon")
+
+
+def test_what_fills_a_text_up_is_the_encoders_and_not_the_tokenizers(tmp_path):
+    file, n = tmp_path / "sd.safetensors", networks(xl=True)
+    write(file, n, linear=True)
+    words = BytePairs.from_merges([])
+    write_tokenizer(tmp_path / "tokenizer", words)
+
+    def filled(*pads):
+        texts = [text._replace(pad=pad) for text, pad in zip(n.texts, pads, strict=True)]
+        parts = load_single_file(file, networks=n._replace(texts=texts))
+        ids = [one.encode("a") for one in load_tokenizers(tmp_path, parts)]
+        assert [len(one) for one in ids] == [TEXT.length] * 2
+        return [one[-1] for one in ids]
+
+    assert filled(words.end, 0) == [words.end, 0]
+    with pytest.raises(FileNotFoundError, match=r"has 1 of the tokenizers .* for 2 text encoders"):
+        filled(None, 0)
+    write_tokenizer(tmp_path / "tokenizer_2", words)
+    assert filled(None, 0) == [words.end, 0]
+
+
 def test_what_is_not_stable_diffusion_is_refused(tmp_path):
     file = tmp_path / "sd.safetensors"
     write(file, networks(), linear=False)
     with pytest.raises(ValueError, match="texts have 12 features isn't Stable Diffusion's"):
         load_single_file(file)
     arrays = load_file(file)
+    first = "model.diffusion_model.input_blocks.0.0.weight"
+    save_file({**arrays, first: np.zeros((8, 8, 3, 3), np.float32)}, file)
+    with pytest.raises(ValueError, match=r"reads 8 channels, and 4 .* or 9 "):
+        load_single_file(file, networks=networks())
     del arrays["first_stage_model.quant_conv.bias"]
     arrays["model.diffusion_model.extra"] = np.zeros(1, np.float32)
     save_file(arrays, file)

@@ -20,7 +20,19 @@ from diffusion_jax.interop import (
     save_stable_diffusion,
     save_unet,
 )
-from tests.interop.sd import CODEC, UNET, XL, edit, params_of, same, saved, system, tokenizers
+from diffusion_jax.interop.sd_system import told_of
+from tests.interop.sd import (
+    CODEC,
+    UNET,
+    XL,
+    edit,
+    params_of,
+    refiner,
+    same,
+    saved,
+    system,
+    tokenizers,
+)
 
 STEM = "diffusion_pytorch_model"
 
@@ -48,24 +60,33 @@ def test_there_and_back(tmp_path, which):
         same(a, b)
 
 
-def test_a_refiner_has_but_the_second_encoder(tmp_path):
-    whole = system(xl=True)
-    refiner = whole._replace(
-        texts=whole.texts[1:],
-        pipeline={
-            "_class_name": "StableDiffusionXLImg2ImgPipeline",
-            "requires_aesthetics_score": True,
-            "text_encoder": [None, None],
-            "tokenizer": [None, None],
-            "text_encoder_2": ["transformers", "CLIPTextModelWithProjection"],
-            "tokenizer_2": ["transformers", "CLIPTokenizer"],
-        },
-    )
-    save_stable_diffusion(tmp_path / "refiner", refiner, tokenizers(tmp_path / "elsewhere"))
+def test_a_refiner_has_but_the_second_encoder_and_five_sizes(tmp_path):
+    save_stable_diffusion(tmp_path / "refiner", refiner(), tokenizers(tmp_path / "elsewhere"))
     assert not (tmp_path / "refiner" / "text_encoder").exists()
     found = load_stable_diffusion(tmp_path / "refiner")
     assert found.pipeline["requires_aesthetics_score"] is True
-    assert [t.module for t in found.texts] == [whole.texts[1].module]
+    assert [t.module for t in found.texts] == [t.module for t in refiner().texts]
+    assert found.unet.module == refiner().unet.module and found.unet.module.sizes == 5
+
+
+def test_what_unets_are_told_of_sizes():
+    ids, size = jnp.asarray([[[0, 3, 10, 10, 10, 10, 10]]]), (16, 24)
+
+    def told(parts, **more):
+        each = [ids] * len(parts.texts)
+        known = told_of(parts, each, each, size, **more)
+        names = ("vector", "negative_vector")
+        return [known[name][0, 6:].tolist() for name in names if name in known]
+
+    assert told(system()) == []
+    assert told(system(xl=True)) == [[16, 24, 0, 0, 16, 24]] * 2
+    asked = {"original": (100, 200), "corner": (3, 4)}
+    assert told(system(xl=True), **asked) == [[100, 200, 3, 4, 16, 24]] * 2
+    assert told(refiner(), **asked) == [[100, 200, 3, 4, 6.0], [100, 200, 3, 4, 2.5]]
+    assert told(refiner(), scores=(7.0, 1.0)) == [[16, 24, 0, 0, 7], [16, 24, 0, 0, 1]]
+    four = system(xl=True).unet._replace(module=XL.clone(sizes=4))
+    with pytest.raises(ValueError, match="told 4 sizes; SDXL's 6 and its refiner's 5"):
+        told(system(xl=True)._replace(unet=four))
 
 
 def test_tokenizers_are_copied_and_asked_for(tmp_path, folder):
@@ -113,24 +134,26 @@ def test_variants_are_chosen_by_name(folder):
 
 
 @pytest.mark.parametrize(
-    ("variant", "index"),
-    [
-        (None, f"{STEM}.safetensors.index.json"),
-        ("fp16", f"{STEM}.safetensors.index.fp16.json"),
-        ("fp16", f"{STEM}.fp16.safetensors.index.json"),
+    ("variant", "index", "named"),
+    [  # as diffusers and transformers name them, and as diffusers did
+        (None, f"{STEM}.safetensors.index.json", f"{STEM}-{{}}.safetensors"),
+        ("fp16", f"{STEM}.safetensors.index.fp16.json", f"{STEM}.fp16-{{}}.safetensors"),
+        ("fp16", f"{STEM}.safetensors.index.fp16.json", f"{STEM}-{{}}.fp16.safetensors"),
+        ("fp16", f"{STEM}.fp16.safetensors.index.json", f"{STEM}-{{}}.safetensors"),
     ],
 )
-def test_shards_are_read_by_their_index(folder, variant, index):
+def test_shards_are_read_by_their_index(folder, variant, index, named):
     file = folder / "unet" / f"{STEM}.safetensors"
     arrays = load_file(file)
     names, where = sorted(arrays), {}
     for i in range(2):
-        shard = f"{STEM}-{i + 1:05}-of-00002.safetensors"
+        shard = named.format(f"{i + 1:05}-of-00002")
         save_file({name: arrays[name] for name in names[i::2]}, file.with_name(shard))
         where.update(dict.fromkeys(names[i::2], shard))
     file.with_name(index).write_text(json.dumps({"weight_map": where}))
     file.unlink()
-    same(load_unet(folder / "unet", variant=variant).params, system().unet.params)
+    for asked in {variant, None}:  # None: the only one there is
+        same(load_unet(folder / "unet", variant=asked).params, system().unet.params)
     file.with_name(shard).unlink()
     with pytest.raises(FileNotFoundError, match=r"there is no .*-of-00002"):
         load_unet(folder / "unet", variant=variant)
@@ -250,16 +273,39 @@ def test_pipelines_that_are_not_known_are_refused_by_name(folder, change, messag
 
 
 def test_parts_that_are_not_there_are_named(folder):
-    shutil.rmtree(folder / "scheduler")
+    for name in ("scheduler", "tokenizer"):
+        shutil.rmtree(folder / name)
     (folder / "vae" / "config.json").unlink()
-    with pytest.raises(FileNotFoundError, match=r"lacks vae/config\.json, scheduler/scheduler_con"):
-        load_stable_diffusion(folder)
+    (folder / "unet" / f"{STEM}.safetensors").rename(folder / "unet" / f"{STEM}.fp16.safetensors")
+    (folder / "text_encoder" / "model.safetensors").unlink()
+    with pytest.raises(FileNotFoundError) as caught:
+        load_stable_diffusion(folder, variant="bf16")
+    assert str(caught.value).endswith(
+        "lacks parts that it names: there is no vae/config.json; there is no "
+        "scheduler/scheduler_config.json; there is no tokenizer/; unet has no variant 'bf16'; "
+        f"there are {STEM}.fp16.safetensors; vae has no variant 'bf16'; there are "
+        f"{STEM}.safetensors; there is no text_encoder/model.safetensors."
+    )
+    (folder / "unet" / f"{STEM}.fp16.safetensors").rename(folder / "unet" / f"{STEM}.safetensors")
     (folder / "model_index.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"there is no .*model_index\.json"):
         load_stable_diffusion(folder)
     (folder / "unet" / f"{STEM}.safetensors").rename(folder / "unet" / f"{STEM}.bin")
     with pytest.raises(ValueError, match="is a pickle"):
         load_unet(folder / "unet")
+
+
+def test_a_unet_is_taken_instead_of_the_folders(folder):
+    (folder / "unet" / f"{STEM}.safetensors").unlink()
+    mine = system(seed=1).unet
+    assert load_stable_diffusion(folder, unet=mine).unet is mine
+
+
+@pytest.mark.parametrize("channels", [5, 8])
+def test_unets_that_are_told_of_other_pictures_are_refused(folder, channels):
+    edit(folder / "unet" / "config.json", in_channels=channels)
+    with pytest.raises(ValueError, match=rf"reads {channels} channels, and 4 .* or 9 "):
+        load_stable_diffusion(folder)
 
 
 @pytest.mark.parametrize(

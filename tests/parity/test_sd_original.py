@@ -17,7 +17,7 @@ from diffusion_jax.interop import merge_lora  # noqa: E402
 from diffusion_jax.interop.layouts import flat, their_shapes, to_theirs  # noqa: E402
 from diffusion_jax.interop.sd_config import codec_to_config, unet_inputs, unet_to_config  # noqa: E402
 from diffusion_jax.interop.sd_layouts import codec_rows, unet_rows  # noqa: E402
-from diffusion_jax.interop.sd_original import original_codec_rows, original_unet_rows  # noqa: E402
+from diffusion_jax.interop.sd_original_layouts import original_codec_rows, original_unet_rows  # noqa: E402
 from tests.interop.sd import CODEC, params_of, same, system  # noqa: E402
 
 

@@ -12,6 +12,7 @@ torch = pytest.importorskip("torch", reason="needs the extra `parity`: torch")
 diffusers = pytest.importorskip("diffusers", reason="needs the extra `parity`: diffusers")
 transformers = pytest.importorskip("transformers", reason="needs the extra `parity`: transformers")
 
+from diffusion_jax.data import BytePairs  # noqa: E402
 from diffusion_jax.interop import (  # noqa: E402
     load_autoencoder,
     load_stable_diffusion,
@@ -199,8 +200,8 @@ def test_autoencoders_both_ways(name, tmp_path):
 
 
 def tokenizer():
-    """CLIP's kind with an alphabet of single letters."""
-    words = ["<|startoftext|>", "<|endoftext|>", *"abc", *(f"{letter}</w>" for letter in "abc")]
+    """CLIP's kind without merges, whose ids are 0..511 for bytes, then start and end."""
+    words = BytePairs.from_merges([]).vocabulary
     return transformers.CLIPTokenizer(
         vocab={word: i for i, word in enumerate(words)}, merges=[], model_max_length=9
     )
@@ -208,7 +209,7 @@ def tokenizer():
 
 def text_encoder(kind, features, activation="quick_gelu"):
     config = transformers.CLIPTextConfig(
-        vocab_size=8,
+        vocab_size=514,
         max_position_embeddings=9,
         hidden_size=TEXT if kind == "CLIPTextModel" and features is None else features,
         intermediate_size=20,
@@ -216,9 +217,9 @@ def text_encoder(kind, features, activation="quick_gelu"):
         num_attention_heads=2,
         projection_dim=POOLED,
         hidden_act=activation,
-        bos_token_id=0,
-        eos_token_id=1,
-        pad_token_id=1,
+        bos_token_id=512,
+        eos_token_id=513,
+        pad_token_id=513,
     )
     return randomised(getattr(transformers, kind)(config))
 
@@ -259,7 +260,7 @@ def test_pipelines_both_ways(name, tmp_path):
     save_stable_diffusion(tmp_path / "ours", system, tokenizers=tmp_path / "theirs")
     again = type(peer).from_pretrained(tmp_path / "ours")
 
-    ids = np.array([[0, 2, 5, 1, 1, 1], [0, 7, 6, 3, 4, 1]])
+    ids = np.array([[512, 2, 5, 513, 513, 513], [512, 7, 6, 3, 4, 513]])
     for loaded in (peer, again):
         ours, theirs = unet_answers(name, loaded.unet, system.unet)
         assert difference(ours, theirs) < TOLERANCE

@@ -1,0 +1,98 @@
+"""What sample.py --checkpoint knows of a checkpoint before gigabytes of it are read."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from diffusion_jax.interop.clip_layouts import tower_of
+from diffusion_jax.interop.safetensors import open_tensors, read_json
+from diffusion_jax.interop.sd_options import CheckpointOptions
+from diffusion_jax.interop.sd_original import inputs_of, networks_of
+from diffusion_jax.interop.sd_parts import CONFIG
+from diffusion_jax.interop.stable_diffusion import TEXTS, is_xl, present, read_index
+from diffusion_jax.models.clip_text import TextTransformer
+
+
+class Plan(NamedTuple):
+    """What a checkpoint draws.
+
+    Attributes:
+        size: height and width of the pictures that it was trained on.
+        step: what heights and widths must be multiples of.
+        texts: length of each text encoder, and the id that fills its texts up, or None.
+        reads_image: whether the U-Net is told of a picture with a hole beside its latents.
+        xl: whether it is told of sizes and crops.
+    """
+
+    size: tuple[int, int]
+    step: int
+    texts: list[tuple[int, int | None]]
+    reads_image: bool
+    xl: bool
+
+
+def plan_of(options: CheckpointOptions) -> Plan:
+    """By a folder's config.json, or by the names and shapes of a single file.
+
+    Raises:
+        ValueError, FileNotFoundError: as `load_stable_diffusion` and `load_single_file`, but for
+            arrays that don't fit.
+    """
+    if options.checkpoint.is_file():
+        return _of_file(options)
+    return _of_folder(options.checkpoint, options.variant)
+
+
+def check_plan(options: CheckpointOptions, plan: Plan, size: tuple[int, int]) -> None:
+    """Refuses flags that this checkpoint can't follow.
+
+    Raises:
+        ValueError: such a flag.
+    """
+    if size[0] % plan.step or size[1] % plan.step:
+        raise ValueError(
+            f"pictures of {size[0]}x{size[1]} can't be drawn by this checkpoint; height and width "
+            f"of --size must be multiples of {plan.step}."
+        )
+    for flag, value in (("--original-size", options.original_size), ("--crop", options.crop)):
+        if value is not None and not plan.xl:
+            raise ValueError(f"{flag} is for an SDXL, and this checkpoint is told of no sizes.")
+
+
+def _of_file(options: CheckpointOptions) -> Plan:
+    with open_tensors(options.checkpoint) as tensors:
+        n = networks_of(tensors, prediction=options.prediction)
+        inputs, _ = inputs_of(tensors)
+    return Plan(
+        (n.side * n.codec.factor,) * 2,
+        n.codec.factor * 2 ** (len(n.unet.channels) - 1),
+        [(tower_of(text.clip.text, TextTransformer).length, text.pad) for text in n.texts],
+        inputs.channels > n.codec.latents,
+        n.unet.sizes > 0,
+    )
+
+
+def _of_folder(folder: Path, variant: str | None) -> Plan:
+    index = read_index(folder, variant=variant)
+
+    def config(part: str) -> dict[str, Any]:
+        return read_json(folder / part / CONFIG)
+
+    unet, codec = config("unet"), config("vae")
+    factor = _halved(codec, 1)
+    side: Any = unet.get("sample_size") or 64
+    height, width = (side, side) if isinstance(side, int) else side
+    lengths = [config(name).get("max_position_embeddings", 77) for name in present(index, TEXTS)]
+    return Plan(
+        (height * factor, width * factor),
+        factor * _halved(unet, 4),
+        [(length, None) for length in lengths],
+        unet.get("in_channels", 4) > codec.get("latent_channels", 4),
+        is_xl(index),
+    )
+
+
+def _halved(config: Mapping[str, Any], levels: int) -> int:
+    """How much smaller the last of a network's levels is; `levels` is diffusers' default."""
+    named = config.get("down_block_types")
+    return 2 ** ((len(named) if isinstance(named, list) else levels) - 1)
