@@ -26,7 +26,8 @@ from diffusion_jax.interop.sd_parts import (
     load_unet,
     weights,
 )
-from diffusion_jax.interop.sd_scheduler import Scheduled, read_scheduler
+from diffusion_jax.interop.sd_scheduler import in_pipeline, read_grid
+from diffusion_jax.interop.sd_table import Trained, read_trained
 from diffusion_jax.interop.stable_diffusion import (
     SCHEDULER,
     load_stable_diffusion,
@@ -38,6 +39,7 @@ from diffusion_jax.models.latent_unet import LatentUNet
 from diffusion_jax.models.text_conditioning import Text
 from diffusion_jax.systems.latent import codec_of
 from diffusion_jax.training.cli import run_command
+from diffusion_jax.training.experiment import Grid
 from diffusion_jax.training.latent_experiment import LatentExperiment
 from diffusion_jax.training.latents import Encode
 from diffusion_jax.training.runs import load_params, load_task
@@ -98,9 +100,18 @@ def codec_part(folder: Path) -> Part:
     return load_autoencoder(folder / "vae")
 
 
-def scheduled(folder: Path) -> Scheduled:
-    """How a folder's checkpoint was trained; raises as `read_scheduler`."""
-    return read_scheduler(read_json(folder / SCHEDULER))
+def trained(folder: Path) -> Trained:
+    """How a folder's checkpoint was trained; raises as `read_trained`."""
+    return read_trained(read_json(folder / SCHEDULER))
+
+
+def grid(folder: Path) -> Grid:
+    """The times on which a folder's checkpoint is sampled, whatever samples; raises as `read_grid`.
+
+    A sampler that isn't known here keeps nobody from training.
+    """
+    config = in_pipeline(read_json(folder / SCHEDULER), "StableDiffusionPipeline")
+    return functools.partial(read_grid, config)
 
 
 @dataclass(frozen=True)
@@ -214,8 +225,8 @@ def export(options: ExportOptions) -> None:
         raise ValueError(f"{options.out} is the checkpoint that it began with; name another one.")
     parts = load_stable_diffusion(task.folder)
     params = load_params(task, options.run_dir, "raw" if options.raw else "ema")
-    trained = parts._replace(unet=parts.unet._replace(params=params))
-    save_stable_diffusion(options.out, trained, task.folder)
+    tuned = parts._replace(unet=parts.unet._replace(params=params))
+    save_stable_diffusion(options.out, tuned, task.folder)
     print(f"wrote {options.out}; python sample.py --checkpoint {options.out} --prompt TEXT")
 
 
