@@ -11,14 +11,15 @@ from pathlib import Path
 import jax.numpy as jnp
 import optax
 
-from diffusion_jax import table_time
+from diffusion_jax import DDIM, table_time
 from diffusion_jax.data import BytePairs, caption_alone, captioned, flip, tfds_source
 from diffusion_jax.interop.sd_training import (
     CheckpointCodec,
     FineTuning,
     ReadText,
+    grid,
     modules,
-    scheduled,
+    trained,
 )
 from diffusion_jax.models import from_linen, with_time
 from diffusion_jax.timesteps import Discrete, Uniform
@@ -60,7 +61,7 @@ def recipe(
     """
     dtype = jnp.bfloat16 if bfloat16 else jnp.float32
     unet, codec, features = modules(folder, dtype=dtype)
-    how = scheduled(folder)
+    how = trained(folder)
     words = BytePairs.from_folder(folder / "tokenizer", truncate=True)
 
     def source(split, data_dir):
@@ -85,7 +86,7 @@ def recipe(
         seed=seed,
         ema_decay=ema_decay,
         accumulate=accumulate,
-        sampler=how.sampler,
-        grid=how.grid,
+        sampler=DDIM(),
+        grid=grid(folder),
         guidance=7.5,
     )

@@ -13,8 +13,10 @@ from jaxtyping import Array, Int
 
 from diffusion_jax.data import BytePairs
 from diffusion_jax.data.prompts import WeightedTokens, weighted_tokens
+from diffusion_jax.denoisers import table_time
 from diffusion_jax.interop.sd_config import REFINER_SIZES, SDXL_SIZES
-from diffusion_jax.interop.sd_scheduler import read_scheduler
+from diffusion_jax.interop.sd_scheduler import Walk, in_pipeline, read_grid, read_walk
+from diffusion_jax.interop.sd_table import read_trained
 from diffusion_jax.interop.stable_diffusion import TOKENIZERS, StableDiffusion
 from diffusion_jax.models.conditioning import Known
 from diffusion_jax.systems.latent import LatentDiffusion, codec_of
@@ -42,10 +44,11 @@ def system_of(
         sampler: by default the one that scheduler_config.json names.
 
     Raises:
-        ValueError: a size that isn't a multiple of what codec and U-Net halve, or a scheduler that
-            isn't known.
+        ValueError: a size that isn't a multiple of what codec and U-Net halve, a table or a
+            prediction that isn't known, or, without `sampler`, one that can't be followed.
     """
-    scheduled = read_scheduler(parts.scheduler)
+    trained = read_trained(parts.scheduler)
+    walk = walk_of(parts, steps, sampler)
     codec, unet = parts.codec.module, parts.unet.module
     step = codec.factor * 2 ** (len(unet.channels) - 1)
     if size[0] % step or size[1] % step or min(size) < step:
@@ -56,16 +59,31 @@ def system_of(
     stage = text_stage(
         unet,
         parts.unet.params,
-        scheduled.process,
-        scheduled.parameterization,
-        steps=scheduled.steps,
+        trained.process,
+        trained.parameterization,
+        told=walk.told,
         shape=(size[0] // codec.factor, size[1] // codec.factor, codec.latents),
-        sampler=scheduled.sampler if sampler is None else sampler,
-        times=scheduled.grid(steps),
+        sampler=walk.sampler,
+        times=walk.times,
         guidance=guidance,
     )
     scaled = codec_of(codec, parts.codec.params, scale=parts.scale, shift=parts.shift)
     return LatentDiffusion(stage, scaled)
+
+
+def walk_of(parts: StableDiffusion, steps: int, sampler: Sampler | None = None) -> Walk:
+    """How the checkpoint's pipeline of diffusers samples, or another sampler on its grid.
+
+    Raises:
+        ValueError: as `read_walk`, or with `sampler` as `read_grid` and `read_trained`.
+    """
+    xl = "XL" if parts.unet.module.sizes > 0 else ""
+    pipeline = parts.pipeline.get("_class_name", f"StableDiffusion{xl}Pipeline")
+    config = in_pipeline(parts.scheduler, pipeline)
+    if sampler is None:
+        return read_walk(config, steps)
+    told = table_time(read_trained(config).steps)
+    return Walk(read_grid(config, steps), sampler, told)
 
 
 def load_tokenizers(folder: str | os.PathLike[str], parts: StableDiffusion) -> list[BytePairs]:

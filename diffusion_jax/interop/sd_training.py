@@ -28,7 +28,8 @@ from diffusion_jax.interop.sd_parts import (
     load_unet,
     weights,
 )
-from diffusion_jax.interop.sd_scheduler import Scheduled, read_scheduler
+from diffusion_jax.interop.sd_scheduler import in_pipeline, read_grid
+from diffusion_jax.interop.sd_table import Trained, read_trained
 from diffusion_jax.interop.stable_diffusion import (
     SCHEDULER,
     load_stable_diffusion,
@@ -40,6 +41,7 @@ from diffusion_jax.models.latent_unet import LatentUNet
 from diffusion_jax.models.text_conditioning import Text
 from diffusion_jax.systems.latent import codec_of
 from diffusion_jax.training.cli import run_command
+from diffusion_jax.training.experiment import Grid
 from diffusion_jax.training.latent_experiment import LatentExperiment
 from diffusion_jax.training.latents import Encode
 from diffusion_jax.training.runs import load_params, load_task
@@ -100,9 +102,18 @@ def codec_part(folder: Path) -> Part:
     return load_autoencoder(folder / "vae")
 
 
-def scheduled(folder: Path) -> Scheduled:
-    """How a folder's checkpoint was trained; raises as `read_scheduler`."""
-    return read_scheduler(read_json(folder / SCHEDULER))
+def trained(folder: Path) -> Trained:
+    """How a folder's checkpoint was trained; raises as `read_trained`."""
+    return read_trained(read_json(folder / SCHEDULER))
+
+
+def grid(folder: Path) -> Grid:
+    """The times on which a folder's checkpoint is sampled, whatever samples; raises as `read_grid`.
+
+    A sampler that isn't known here keeps nobody from training.
+    """
+    config = in_pipeline(read_json(folder / SCHEDULER), "StableDiffusionPipeline")
+    return functools.partial(read_grid, config)
 
 
 @dataclass(frozen=True)
@@ -216,8 +227,8 @@ def export(options: ExportOptions) -> None:
     config = read_json(task.folder / "unet" / CONFIG)
     params = load_params(task, options.run_dir, "raw" if options.raw else "ema")
     unet = Part(unet_from_config(config)[0], params, kept(config, UNET_KEPT))
-    trained = load_stable_diffusion(task.folder, unet=unet)
-    save_stable_diffusion(options.out, trained, task.folder)
+    tuned = load_stable_diffusion(task.folder, unet=unet)
+    save_stable_diffusion(options.out, tuned, task.folder)
     print(f"wrote {options.out}; python sample.py --checkpoint {options.out} --prompt TEXT")
 
 

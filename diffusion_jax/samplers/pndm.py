@@ -29,10 +29,10 @@ Start = Callable[..., Array]  # (x, prediction, t, s, denoiser, process) -> n
 _ADAMS_BASHFORTH = np.array([[24, 0, 0, 0], [36, -12, 0, 0], [46, -32, 10, 0], [55, -59, 37, -9]])
 
 
-def multistep(prediction: Prediction, history: History) -> Array:
+def multistep(newest: Array, history: History) -> Array:
     """n of equation (1), or of the formula for as many noises as were seen."""
-    row = jnp.asarray(_ADAMS_BASHFORTH / 24, prediction.noise.dtype)[history.points(4, False) - 1]
-    return row[0] * prediction.noise + jnp.tensordot(row[1:], history.values, 1)
+    row = jnp.asarray(_ADAMS_BASHFORTH / 24, newest.dtype)[history.points(4, False) - 1]
+    return row[0] * newest + jnp.tensordot(row[1:], history.values, 1)
 
 
 def improved_euler(x, prediction: Prediction, t, s, denoiser: Denoiser, process) -> Array:
@@ -56,7 +56,7 @@ def _step(start: Start, warmup: int, x, history: History, t, s, denoiser: Denois
     n = jax.lax.cond(
         history.done < warmup,
         lambda: start(x, here, t, s, denoiser, process),
-        lambda: multistep(here, history),
+        lambda: multistep(here.noise, history),
     )
     return along(process, x, here, n, t, s), history.push(here.noise, t)
 

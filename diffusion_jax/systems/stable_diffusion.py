@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from diffusion_jax.denoisers import denoiser_from, table_time
+from diffusion_jax.denoisers import denoiser_from
 from diffusion_jax.guidance import classifier_free_fused
 from diffusion_jax.models.conditioning import Known
 from diffusion_jax.systems.cascade import Stage
@@ -26,6 +26,7 @@ from diffusion_jax.types import (
     Process,
     Sampler,
     Scalar,
+    Time,
 )
 
 
@@ -84,7 +85,7 @@ def text_stage(
     process: Process,
     parameterization: Parameterization,
     *,
-    steps: int,
+    told: Callable[[Time], Array],
     shape: tuple[int, int, int],
     sampler: Sampler,
     times: Array,
@@ -96,10 +97,10 @@ def text_stage(
     and "negative_vector" too; for inpainting by concatenation "image" [b h w 5].
 
     Args:
-        unet: the network; t in table steps.
+        unet: the network.
         params: its parameters.
         process, parameterization: of its training.
-        steps: length of the table.
+        told: what the network is told of t: `table_time`.
         shape: of the latents.
         sampler: walks `times`.
         times: descending.
@@ -107,17 +108,16 @@ def text_stage(
     """
 
     def network(params: Params) -> Callable[[Array, Array, Condition], Array]:
-        time = table_time(steps)
-        return lambda x, t, condition: unet.apply({"params": params}, x, time(t), condition)
+        return lambda x, t, condition: unet.apply({"params": params}, x, told(t), condition)
 
     def denoiser(params: Params, known: Known, guidance: Scalar | None) -> Denoiser:
-        told = network(params)
+        run = network(params)
         condition = Condition(known.get("vector"), known["tokens"], None, known.get("image"))
         if guidance is None:
-            return denoiser_from(lambda x, t: told(x, t, condition), process, parameterization)
+            return denoiser_from(lambda x, t: run(x, t, condition), process, parameterization)
         null = condition._replace(vector=known.get("negative_vector"), tokens=known["negative"])
         return denoiser_from(
-            classifier_free_fused(told, condition, null, guidance), process, parameterization
+            classifier_free_fused(run, condition, null, guidance), process, parameterization
         )
 
     return Stage(denoiser, params, process, shape, sampler, times, guidance)
