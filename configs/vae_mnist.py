@@ -18,7 +18,7 @@ from diffusion_jax.training.optimizers import adam, warmed_up_cosine
 
 
 def recipe(
-    steps: int = 10_000,
+    steps: int = 5000,
     batch_size: int = 64,
     seed: int = 0,
     learning_rate: float = 1e-3,
