@@ -23,8 +23,9 @@ from diffusion_jax.interop.sd_original_layouts import (
     original_unet_rows,
     unet_name,
 )
-from diffusion_jax.interop.sd_scheduler import read_scheduler
+from diffusion_jax.interop.sd_scheduler import read_grid
 from diffusion_jax.interop.sd_system import load_tokenizers
+from diffusion_jax.interop.sd_table import read_trained
 from diffusion_jax.models import CLIP, sd1_unet, sdxl_unet
 from tests.interop.sd import CODEC, SECOND, TEXT, UNET, XL, blank, drawn, params_of, same, system
 
@@ -146,7 +147,14 @@ MARKS = {"v_pred": np.zeros(0, np.float32), "ztsnr": np.zeros(0, np.float32)}
     [
         ([], {"prediction_type": "epsilon"}),
         (["v_pred"], {"prediction_type": "v_prediction"}),
-        (MARKS, {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True}),
+        (
+            MARKS,
+            {
+                "prediction_type": "v_prediction",
+                "rescale_betas_zero_snr": True,
+                "timestep_spacing": "trailing",
+            },
+        ),
     ],
 )
 def test_files_may_say_what_they_predict(tmp_path, marks, expected):
@@ -156,7 +164,8 @@ def test_files_may_say_what_they_predict(tmp_path, marks, expected):
     save_file({**load_file(file), **{name: MARKS[name] for name in marks}}, file)
     found = load_single_file(file, networks=n)
     assert found.scheduler == {"_class_name": "DDIMScheduler", **expected}
-    read_scheduler(found.scheduler)
+    read_trained(found.scheduler)
+    assert (read_grid(found.scheduler, 4)[0] == 1.0) == (marks is MARKS)
     if marks:
         load_single_file(file, networks=n, prediction="v_prediction")
         with pytest.raises(ValueError, match="predicts v, as its array v_pred says, and not eps"):
