@@ -193,7 +193,7 @@ def networks_of(
     found = "v_prediction" if by_v else prediction or "epsilon"
     told: dict[str, Any] = {"prediction_type": found} if n.scheduler else {}
     if by_v and "ztsnr" in tensors.shapes and n.scheduler:
-        # A walk from pure noise; "leading" would begin a step below it (Lin et al. 2024, section 3.3).
+        # "leading" would begin a step below pure noise (Lin et al. 2024, section 3.3).
         told |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
     large = inputs.text == 1024 and found == "v_prediction"
     return n._replace(side=96 if large else n.side, scheduler={**n.scheduler, **told})
