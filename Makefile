@@ -79,7 +79,7 @@ format: $(DEV)
 
 parity: $(PARITY)
 	@echo "== comparisons with other libraries"
-	@$(BIN)/python -m pytest tests/parity $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadscope tests/parity $(ARGS)
 
 bench: $(PARITY)
 	@echo "== speed"

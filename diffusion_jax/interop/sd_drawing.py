@@ -1,5 +1,6 @@
 """Pictures from a Stable Diffusion checkpoint, batch by batch, over all devices."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -104,6 +105,7 @@ def compile_checkpoint(
     return f"{heading}\n{program('drawing', drawn, chip, mesh, batch_size)}"
 
 
+@functools.lru_cache(maxsize=8)
 def _program(run: Run, mesh: Mesh, keyed: bool) -> Callable[..., jax.Array]:
     """The jitted run of a batch, which has a key for each picture, or one for all."""
     whole, cut = replicated(mesh), batched(mesh)
