@@ -37,8 +37,8 @@ SIZE = 64
 def recipe(
     clip: Path = Path("runs/emoji64_clip"),
     codec: Path | None = None,
-    steps: int = 3000,
-    batch_size: int = 32,
+    steps: int = 10_000,
+    batch_size: int = 16,
     seed: int = 0,
     learning_rate: float = 1e-3,
     vocabulary: int = 2048,
