@@ -21,15 +21,15 @@ import jax.numpy as jnp  # noqa: E402
 from diffusion_jax.data import grid, save_png, to_uint8  # noqa: E402
 from diffusion_jax.models.image_conditioning import low_resolution, shrink  # noqa: E402
 from diffusion_jax.systems import Stage  # noqa: E402
+from diffusion_jax.training.codecs import psnr  # noqa: E402
 from diffusion_jax.training.drawing import in_batches  # noqa: E402
 from diffusion_jax.training.runs import load_experiment, load_params  # noqa: E402
 from diffusion_jax.training.stages import stage_of  # noqa: E402
 
 
-def psnr(drawn: np.ndarray, pictures: np.ndarray) -> float:
-    """In dB, the mean over pictures [n h w c]."""
-    errors = np.mean((np.clip(drawn, -1, 1) - pictures) ** 2, axis=(1, 2, 3))
-    return float(np.mean(10 * np.log10(4 / errors)))
+def decibels(drawn: np.ndarray, pictures: np.ndarray) -> float:
+    """The mean PSNR of pictures [n h w c]."""
+    return float(np.mean(psnr(pictures, drawn)))
 
 
 def main(
@@ -67,7 +67,9 @@ def main(
     nearest = low.repeat(small.factor, 1).repeat(small.factor, 2)
     bicubic = np.asarray(jax.image.resize(low, pictures.shape, "cubic"))
     draw = jax.jit(Stage.draw)
-    print(f"nearest {psnr(nearest, pictures):.2f} dB, bicubic {psnr(bicubic, pictures):.2f} dB")
+    print(
+        f"nearest {decibels(nearest, pictures):.2f} dB, bicubic {decibels(bicubic, pictures):.2f} dB"
+    )
     print(f"| steps | a draw, dB | mean of {draws}, dB |\n|---|---|---|")
     drawn = bicubic
     for count in steps:
@@ -79,7 +81,9 @@ def main(
 
         found = in_batches(some, draws * num, batch_size).reshape(draws, *pictures.shape)
         drawn = found[0]
-        print(f"| {count} | {psnr(drawn, pictures):.2f} | {psnr(found.mean(0), pictures):.2f} |")
+        print(
+            f"| {count} | {decibels(drawn, pictures):.2f} | {decibels(found.mean(0), pictures):.2f} |"
+        )
     shown = np.concatenate([rows[:12] for rows in (nearest, bicubic, drawn, pictures)])
     save_png(out, grid(to_uint8(shown), columns=min(12, num)))
     print(f"wrote {out}")
