@@ -27,9 +27,9 @@ from diffusion_jax.training.runs import load_experiment, load_params  # noqa: E4
 from diffusion_jax.training.stages import stage_of  # noqa: E402
 
 
-def decibels(drawn: np.ndarray, pictures: np.ndarray) -> float:
+def decibels(drawn: np.ndarray, pictures: np.ndarray) -> str:
     """The mean PSNR of pictures [n h w c]."""
-    return float(np.mean(psnr(pictures, drawn)))
+    return f"{np.mean(psnr(pictures, drawn)):.2f}"
 
 
 def main(
@@ -67,9 +67,7 @@ def main(
     nearest = low.repeat(small.factor, 1).repeat(small.factor, 2)
     bicubic = np.asarray(jax.image.resize(low, pictures.shape, "cubic"))
     draw = jax.jit(Stage.draw)
-    print(
-        f"nearest {decibels(nearest, pictures):.2f} dB, bicubic {decibels(bicubic, pictures):.2f} dB"
-    )
+    print(f"nearest {decibels(nearest, pictures)} dB, bicubic {decibels(bicubic, pictures)} dB")
     print(f"| steps | a draw, dB | mean of {draws}, dB |\n|---|---|---|")
     drawn = bicubic
     for count in steps:
@@ -81,9 +79,7 @@ def main(
 
         found = in_batches(some, draws * num, batch_size).reshape(draws, *pictures.shape)
         drawn = found[0]
-        print(
-            f"| {count} | {decibels(drawn, pictures):.2f} | {decibels(found.mean(0), pictures):.2f} |"
-        )
+        print(f"| {count} | {decibels(drawn, pictures)} | {decibels(found.mean(0), pictures)} |")
     shown = np.concatenate([rows[:12] for rows in (nearest, bicubic, drawn, pictures)])
     save_png(out, grid(to_uint8(shown), columns=min(12, num)))
     print(f"wrote {out}")
