@@ -4,8 +4,8 @@
     python train.py configs/kl_emoji64.py --judge runs/emoji64_clip
     python benchmarks/codec_quality.py runs/kl_emoji64
 
-Not trained to its end yet: steps and sizes are first guesses, for 40 minutes on two cores at 0.8 s
-a step, judge and discriminator among them.
+3,000 steps took 65 minutes on one core: 28.8 dB on the test split, Fréchet distance 0.0025
+(docs/latent.md).
 """
 
 from pathlib import Path
