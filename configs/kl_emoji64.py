@@ -4,7 +4,7 @@
     python train.py configs/kl_emoji64.py --judge runs/emoji64_clip
     python benchmarks/codec_quality.py runs/kl_emoji64
 
-3,000 steps took 65 minutes on one core: 28.8 dB on the test split, Fréchet distance 0.0025
+3,000 steps took 68 minutes on one core: 28.8 dB on the test split, Fréchet distance 0.0025
 (docs/latent.md).
 """
 
