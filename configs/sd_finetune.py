@@ -22,6 +22,7 @@ from diffusion_jax.interop.sd_training import (
     trained,
 )
 from diffusion_jax.models import from_linen, with_time
+from diffusion_jax.models.stack import Remat
 from diffusion_jax.timesteps import Discrete, Uniform
 from diffusion_jax.training.optimizers import adamw
 
@@ -35,10 +36,12 @@ def recipe(
     seed: int = 0,
     learning_rate: float = 1e-5,
     drop_text: float = 0.1,
+    shown: str = "train",
     flipped: bool = True,
     ema_decay: float = 0.9999,
     accumulate: int = 1,
     bfloat16: bool = True,
+    remat: Remat = "full",
 ) -> FineTuning:
     """A checkpoint's U-Net, trained on captioned pictures; its codec and text encoder stay.
 
@@ -47,25 +50,29 @@ def recipe(
 
     Args:
         folder: a pipeline of Stable Diffusion 1.x or 2.x, as diffusers has it.
-        dataset: a TFDS set with "image" of this size and "caption".
+        dataset: a TFDS set with "image", uint8 of this size, and "caption", of which 75 tokens are
+            read.
         size: height and width of its pictures, a multiple of 64 for the published sizes.
         steps: training steps.
         batch_size: examples a step, over all devices.
         seed: of data order and noise.
         learning_rate: of AdamW, constant after a warm-up of 100 steps.
         drop_text: probability that a caption is dropped (classifier-free guidance).
+        shown: split of the captions that are drawn on the way, such as "test" where there is one.
         flipped: half of the pictures are, left to right.
         ema_decay: of the averaged parameters.
         accumulate: micro-batches a step.
-        bfloat16: compute in bfloat16; parameters stay float32.
+        bfloat16: the U-Net computes in bfloat16; parameters stay float32.
+        remat: of the U-Net's transformers: "none" keeps every softmax for the gradient.
     """
     dtype = jnp.bfloat16 if bfloat16 else jnp.float32
-    unet, codec, features = modules(folder, dtype=dtype)
+    unet, codec, features = modules(folder, dtype=dtype, remat=remat)
     how = trained(folder)
     words = BytePairs.from_folder(folder / "tokenizer", truncate=True)
 
     def source(split, data_dir):
-        return captioned(tfds_source(dataset, split, data_dir), words, caption_alone, 1)
+        chosen = shown if split == "test" else split
+        return captioned(tfds_source(dataset, chosen, data_dir), words, caption_alone, 1)
 
     return FineTuning(
         source=source,

@@ -61,8 +61,11 @@ def checkpoint_command(argv: Sequence[str]) -> None:
     if options.compile_for:
         jax.config.update("jax_platforms", "cpu")  # before JAX looks for a TPU
         chip_of(options.compile_for)
-    mesh = local_mesh(options)
-    check_divides(options.batch_size, batch_parts(mesh), what="--batch-size")
+    count = options.num or len(options.seeds) or len(options.prompt)
+    many = options.devices or len(jax.local_devices())
+    batch_size = options.batch_size or (1 if count == 1 or options.sliced else many)
+    mesh = local_mesh(options, batch_size)
+    check_divides(batch_size, batch_parts(mesh), what="--batch-size")
     if options.sliced and mesh.size > 1:
         raise ValueError(f"--sliced is for one device, and there are {mesh.size}: add --devices 1.")
     plan = plan_of(options)
@@ -91,11 +94,12 @@ def checkpoint_command(argv: Sequence[str]) -> None:
     if options.init_image:
         strength = 0.8 if options.strength is None else options.strength
         system = dataclasses.replace(system, stage=begun(system.stage, strength))
-    count = options.num or len(options.seeds) or len(options.prompt)
     known = {**told(options, parts, prompted, size), **pictured}
     if options.compile_for:
-        print(compile_checkpoint(options.compile_for, run, system, known, options.batch_size))
+        print(compile_checkpoint(options.compile_for, run, system, known, batch_size))
         return
+    kind = mesh.devices.flat[0].device_kind
+    print(f"{mesh.size} x {kind}, {batch_size // mesh.size} pictures at a time on each", flush=True)
     with ended_at_once():
         pictures = draw_checkpoint(
             run,
@@ -104,23 +108,23 @@ def checkpoint_command(argv: Sequence[str]) -> None:
             count,
             seed=options.seed,
             seeds=options.seeds,
-            batch_size=options.batch_size,
+            batch_size=batch_size,
             mesh=mesh,
         )
     save_png(options.out, mosaic(pictures, options.prompt if options.captions else ()))
     print(f"wrote {count} pictures to {options.out}")
     if options.npz:
         arrays = io.BytesIO()
-        np.savez(arrays, pictures=pictures, seed=options.seed)
+        np.savez(arrays, pictures=pictures, seed=options.seeds or options.seed)
         write_atomically(options.npz, arrays.getvalue())
         print(f"wrote arrays to {options.npz}")
 
 
-def local_mesh(options: CheckpointOptions) -> Mesh:
+def local_mesh(options: CheckpointOptions, batch_size: int) -> Mesh:
     """Of this process's own devices: each host of a slice draws by itself."""
     devices = jax.local_devices()
-    count = options.devices or math.gcd(options.batch_size, len(devices))
-    if not 1 <= count <= len(devices):
+    count = options.devices or math.gcd(batch_size, len(devices))
+    if count > len(devices):
         raise ValueError(f"--devices is {count}, and there are {len(devices)} here.")
     return make_mesh(devices=devices[:count])
 
@@ -157,6 +161,8 @@ def told(
 
 def walk(options: CheckpointOptions, plan: Plan, size: tuple[int, int]) -> tuple[Run, Known]:
     """What draws, (system, key, known, index) -> pictures, and what else it is told."""
+    if plan.reads_image and not options.inpaint:
+        raise ValueError("this checkpoint draws parts of pictures: name --inpaint and --mask.")
     if options.init_image:
         picture = in_range(read_png(options.init_image, (*size, 3), what="--init-image"))[None]
         return changed, {"picture": picture}
@@ -173,8 +179,6 @@ def walk(options: CheckpointOptions, plan: Plan, size: tuple[int, int]) -> tuple
             "picture": picture,
             "kept": kept,
         }
-    if plan.reads_image:
-        raise ValueError("this checkpoint draws parts of pictures: name --inpaint and --mask.")
     if options.variations is not None:
         return functools.partial(LatentDiffusion.variations, weight=options.variations), {}
     return LatentDiffusion.sample, {}

@@ -44,15 +44,15 @@ class CheckpointOptions:
     seeds: tuple[int, ...] = ()
     """a seed for each picture, which is then picture 0 of it"""
     init_image: Path | None = None
-    """PNG of --size to begin from"""
+    """picture of exactly --size to begin from"""
     strength: float | None = None
     """how much of --init-image is forgotten (0.8)"""
     variations: float | None = None
     """how far --num pictures are from picture 0 of the seed: 0 not at all, 1 as others"""
     inpaint: Path | None = None
-    """PNG of --size with a part to draw anew"""
+    """picture of exactly --size with a part to draw anew"""
     mask: Path | None = None
-    """PNG: white where --inpaint is drawn anew"""
+    """picture of that size: white where --inpaint is drawn anew"""
     lora: Path | None = None
     """safetensors with a low-rank update to merge"""
     lora_scale: float = 1.0
@@ -69,31 +69,35 @@ class CheckpointOptions:
     """see pictures in squares of so many pixels, for the codec's sake: large ones in less memory"""
     sliced: bool = False
     """decode a batch's pictures one by one, on one device: large batches in less memory"""
-    batch_size: int = 1
-    """pictures at a time, over all devices"""
+    batch_size: int | None = None
+    """pictures at a time, over all devices (default: one for each device, of one picture 1)"""
     devices: int | None = None
-    """how many share a batch, each with a copy of the weights (default: as many as can)"""
+    """how many share a batch, each with a copy of the weights (default: what divides it)"""
     compile_for: str | None = None
     """a TPU topology such as v5e:2x2: say what its compiler says of drawing a batch, and end"""
     captions: bool = False
     """write each prompt under its pictures"""
     out: Annotated[Path, tyro.conf.arg(metavar="PNG")] = Path("samples.png")
-    """where the grid goes"""
+    """where the grid of all pictures goes"""
     npz: Path | None = None
-    """where arrays go: pictures [n h w c] float32 in [-1, 1]"""
+    """where each picture by itself goes: pictures [n h w c] float32 in [-1, 1]"""
 
 
 def check(options: CheckpointOptions) -> None:
     """Raises, before any work, for flags that can't be followed."""
     if not options.prompt:
         raise ValueError("--checkpoint needs a text: --prompt.")
-    for name in ("num", "steps", "batch_size"):
+    for name in ("num", "steps", "batch_size", "devices"):
         value = getattr(options, name)
         if value is not None and value < 1:
             raise ValueError(f"--{name.replace('_', '-')} is {value}; it must be at least 1.")
     check_finite("--guidance", options.guidance)
     for seed in (options.seed, *options.seeds):
         check_seed(seed, "--seed")
+    if options.seeds and options.seed:
+        raise ValueError("--seed and --seeds were both given; name one of them.")
+    if options.lora_scale != 1.0 and not options.lora:
+        raise ValueError("--lora-scale belongs to --lora.")
     if options.seeds and options.num not in (None, len(options.seeds)):
         raise ValueError(f"--seeds has {len(options.seeds)} and --num is {options.num}.")
     if bool(options.inpaint) != bool(options.mask):

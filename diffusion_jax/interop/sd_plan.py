@@ -9,7 +9,9 @@ from diffusion_jax.interop.safetensors import open_tensors, read_json
 from diffusion_jax.interop.sd_options import CheckpointOptions
 from diffusion_jax.interop.sd_original import inputs_of, networks_of
 from diffusion_jax.interop.sd_parts import CONFIG
-from diffusion_jax.interop.stable_diffusion import TEXTS, is_xl, present, read_index
+from diffusion_jax.interop.sd_scheduler import in_pipeline, read_grid, read_walk
+from diffusion_jax.interop.sd_table import Config, read_trained
+from diffusion_jax.interop.stable_diffusion import SCHEDULER, TEXTS, is_xl, present, read_index
 from diffusion_jax.models.clip_text import TextTransformer
 
 
@@ -22,6 +24,7 @@ class Plan(NamedTuple):
         texts: length of each text encoder, and the id that fills its texts up, or None.
         reads_image: whether the U-Net is told of a picture with a hole beside its latents.
         xl: whether it is told of sizes and crops.
+        scheduler: of scheduler_config.json, as its pipeline corrects it.
     """
 
     size: tuple[int, int]
@@ -29,6 +32,7 @@ class Plan(NamedTuple):
     texts: list[tuple[int, int | None]]
     reads_image: bool
     xl: bool
+    scheduler: Config
 
 
 def plan_of(options: CheckpointOptions) -> Plan:
@@ -47,13 +51,18 @@ def check_plan(options: CheckpointOptions, plan: Plan, size: tuple[int, int]) ->
     """Refuses flags that this checkpoint can't follow.
 
     Raises:
-        ValueError: such a flag.
+        ValueError: such a flag, or a scheduler_config.json.
     """
     if size[0] % plan.step or size[1] % plan.step:
         raise ValueError(
             f"pictures of {size[0]}x{size[1]} can't be drawn by this checkpoint; height and width "
             f"of --size must be multiples of {plan.step}."
         )
+    if options.sampler == "checkpoint":
+        read_walk(plan.scheduler, options.steps)
+    else:
+        read_trained(plan.scheduler)
+        read_grid(plan.scheduler, options.steps)
     for flag, value in (("--original-size", options.original_size), ("--crop", options.crop)):
         if value is not None and not plan.xl:
             raise ValueError(f"{flag} is for an SDXL, and this checkpoint is told of no sizes.")
@@ -69,6 +78,7 @@ def _of_file(options: CheckpointOptions) -> Plan:
         [(tower_of(text.clip.text, TextTransformer).length, text.pad) for text in n.texts],
         inputs.channels > n.codec.latents,
         n.unet.sizes > 0,
+        in_pipeline(n.scheduler, "XL" if n.unet.sizes else ""),
     )
 
 
@@ -89,6 +99,7 @@ def _of_folder(folder: Path, variant: str | None) -> Plan:
         [(length, None) for length in lengths],
         unet.get("in_channels", 4) > codec.get("latent_channels", 4),
         is_xl(index),
+        in_pipeline(read_json(folder / SCHEDULER), str(index["_class_name"])),
     )
 
 

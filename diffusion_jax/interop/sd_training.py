@@ -38,6 +38,7 @@ from diffusion_jax.interop.stable_diffusion import (
 from diffusion_jax.models.autoencoder import KLAutoencoder
 from diffusion_jax.models.conditioning import Known
 from diffusion_jax.models.latent_unet import LatentUNet
+from diffusion_jax.models.stack import Remat
 from diffusion_jax.models.text_conditioning import Text
 from diffusion_jax.systems.latent import codec_of
 from diffusion_jax.training.cli import run_command
@@ -62,12 +63,12 @@ class Modules(NamedTuple):
     features: int
 
 
-def modules(folder: Path, *, dtype: Any = jnp.float32) -> Modules:
+def modules(folder: Path, *, dtype: Any = jnp.float32, remat: Remat = "none") -> Modules:
     """What the parts' config.json say; no array is read.
 
     Args:
         folder: of a pipeline of Stable Diffusion 1.x or 2.x.
-        dtype: of the U-Net's computation.
+        dtype, remat: of the U-Net.
 
     Raises:
         ValueError: an SDXL, a U-Net that reads more than latents, or fields that aren't known here.
@@ -77,7 +78,7 @@ def modules(folder: Path, *, dtype: Any = jnp.float32) -> Modules:
     def config(part: str) -> dict[str, Any]:
         return read_json(folder / part / CONFIG)
 
-    unet, inputs = unet_from_config(config("unet"), dtype=dtype)
+    unet, inputs = unet_from_config(config("unet"), dtype=dtype, remat=remat)
     codec = codec_from_config(config("vae"))
     if unet.sizes:
         raise ValueError(f"{folder} is an SDXL, whose sizes and crops aren't trained here.")
@@ -233,4 +234,7 @@ def export(options: ExportOptions) -> None:
 
 
 if __name__ == "__main__":
-    run_command(lambda: export(tyro.cli(ExportOptions)))
+    # The recipe imports this module by its name, and that one's `FineTuning` is what it makes.
+    from diffusion_jax.interop import sd_training as own
+
+    run_command(lambda: own.export(tyro.cli(own.ExportOptions)))

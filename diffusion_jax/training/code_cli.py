@@ -58,7 +58,8 @@ class CodeOptions:
     top_k: int | None = None
     """draw from so many of the likeliest codes alone (default: the recipe's)"""
     top_p: float | None = None
-    """draw from the likeliest codes alone that have this probability together (the recipe's)"""
+    """draw from the likeliest codes alone that together have this probability (default: the
+    recipe's)"""
     told: Annotated[Told, tyro.conf.arg(name="")] = Told()
     """what the model is told"""
     weights: Literal["ema", "raw"] = "ema"

@@ -6,6 +6,7 @@ learned from it isn't true of it any more.
 """
 
 import hashlib
+import itertools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -51,7 +52,7 @@ def pin(run_dir: Path, needed: Sequence[Path], *, write: bool = True) -> None:
         return
     path = run_dir / _FILE
     if path.is_file():
-        return check_pinned(run_dir)
+        return check_pinned(run_dir, needed)
     if write:
         write_atomically(path, (json.dumps(now, indent=2) + "\n").encode())
 
@@ -79,20 +80,23 @@ def check_pinned(run_dir: Path, needed: Sequence[Path] = ()) -> None:
 
     Args:
         run_dir: of the run.
-        needed: where its recipe finds them from here; folders that aren't there aren't compared.
+        needed: where its recipe finds them from here: copies of what it was trained on, or the
+            folders themselves. Where there are none, these are looked for where they were.
 
     Raises:
         ValueError: one has changed since, or another one is in its place.
         FileNotFoundError: one is gone.
     """
-    for before, path in zip(pinned(run_dir), needed, strict=False):
-        elsewhere = path.is_dir() and str(path.resolve()) != before["run"]
-        if elsewhere and identity(path)["digest"] != before["digest"]:
+    for before, path in itertools.zip_longest(pinned(run_dir), needed):
+        if before is None:
+            return
+        if path is not None and path.is_dir() and str(path.resolve()) != before["run"]:
+            if identity(path)["digest"] == before["digest"]:
+                continue
             raise ValueError(
                 f"{run_dir} was trained on {before['run']} at step {before['step']}, and {path}, "
                 "which its recipe reads here, is another one."
             )
-    for before in pinned(run_dir):
         if not Path(before["run"]).is_dir():
             raise FileNotFoundError(
                 f"{run_dir} was trained on {before['run']}, and there is no such folder any more."

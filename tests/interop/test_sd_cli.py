@@ -2,6 +2,7 @@
 
 import re
 import runpy
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,8 @@ from diffusion_jax.interop import sd_cli
 from diffusion_jax.interop.sd_cli import checkpoint_command, told
 from diffusion_jax.interop.sd_options import CheckpointOptions
 from diffusion_jax.interop.sd_system import Prompted
-from tests.interop.sd import blank, system
+from diffusion_jax.interop.stable_diffusion import SCHEDULER
+from tests.interop.sd import blank, edit, system
 from tests.training import toy
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -111,6 +113,12 @@ def test_original_size_and_crop_are_told():
         ("--checkpoint one.safetensors --tokenizer sd --crop 0 1", "--crop is for an SDXL"),
         ("--checkpoint one.safetensors --tokenizer sd", "pad must be in 0..513, not 49407"),
         ("--checkpoint depth.safetensors --tokenizer sd", "reads 5 channels"),
+        (
+            "--checkpoint hole.safetensors --tokenizer sd --init-image grey.png",
+            "draws parts of pic",
+        ),
+        ("--checkpoint lms", "'LMSDiscreteScheduler' isn't followed here.*--sampler"),
+        ("--steps 1001", "1001"),
     ],
 )
 def test_what_is_refused_before_gigabytes_are_read(folder, capsys, monkeypatch, flags, message):
@@ -122,6 +130,9 @@ def test_what_is_refused_before_gigabytes_are_read(folder, capsys, monkeypatch, 
     if not (folder / "one.safetensors").exists():
         blank(folder / "one.safetensors", 768)
         blank(folder / "depth.safetensors", 768, channels=5)
+        blank(folder / "hole.safetensors", 768, channels=9)
+        shutil.copytree(folder / "sd", folder / "lms")
+        edit(folder / "lms" / SCHEDULER, _class_name="LMSDiscreteScheduler")
         Image.fromarray(np.zeros((64, 64), np.uint8)).save(folder / "black.png")
     asked = ["--checkpoint", "sd", "--prompt", "a", "--out", "o.png", *flags.split()]
     said = toy.fails(checkpoint_command, asked, capsys)
@@ -135,6 +146,9 @@ def test_what_is_refused_before_gigabytes_are_read(folder, capsys, monkeypatch, 
         ("--prompt a --mask x.png", "--inpaint and --mask go together"),
         ("--prompt a --seeds 1 2 --num 3", "--seeds has 2 and --num is 3"),
         ("--prompt a --steps 0", "--steps is 0"),
+        ("--prompt a --devices 0", "--devices is 0"),
+        ("--prompt a --seeds 1 --seed 2", "--seed and --seeds were both given"),
+        ("--prompt a --lora-scale 2", "--lora-scale belongs to --lora"),
         ("--prompt a --size 0 64", "--size is"),
         ("--prompt a --variations 2 --num 2", "--variations is 2"),
         ("--prompt a --variations 0.5", "needs --num"),

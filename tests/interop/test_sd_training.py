@@ -2,6 +2,8 @@
 
 import os
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -86,6 +88,15 @@ def test_it_learns_and_becomes_a_folder(run, tmp_path):
     files = ["--steps", "2", "--out", str(tmp_path / "a.png")]
     checkpoint_command(["--checkpoint", "sd2", "--prompt", "red", *files])
     sample_command([str(run), "--prompt", "red", "--num", "2", "--batch-size", "2", *files])
+
+
+def test_the_command_that_writes_a_folder(run):
+    """As a program of its own, where the module is there under two names."""
+    asked = [sys.executable, "-m", "diffusion_jax.interop.sd_training", str(run), "sd3"]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(asked, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "sample.py --checkpoint sd3" in done.stdout and Path("sd3/model_index.json").is_file()
 
 
 def test_texts_are_read_and_dropped(run):

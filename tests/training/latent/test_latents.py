@@ -31,7 +31,7 @@ from diffusion_jax.training.sharding import data_mesh, place
 from diffusion_jax.training.stages import load_latent_diffusion, load_stage
 from diffusion_jax.training.step import make_step
 from tests.training import toy
-from tests.training.latent.conftest import FEW
+from tests.training.latent.conftest import FEW, ROOT
 
 KL, VQ = Path("runs/kl"), Path("runs/vq")
 
@@ -232,3 +232,25 @@ def test_another_codec_since_is_noticed(folder, tmp_path, capsys):
     assert "which has changed since" in toy.fails(sample_command, asked, capsys)
     with pytest.raises(ValueError, match="which has changed since"):
         load_latent_diffusion(Path("runs/since"))
+
+
+def test_the_recipe_of_the_docs(folder, tmp_path):
+    """For one's own data, in a file of one's own."""
+    blocks = (ROOT / "docs" / "latent.md").read_text().split("```python\n")[1:]
+    text = next(block.split("```")[0] for block in blocks if "def recipe" in block)
+    (folder / "mine.py").write_text(text)
+    flags = [
+        "--codec",
+        "runs/kl",
+        "--channels",
+        "32",
+        "--batch-size",
+        "4",
+        "--run-dir",
+        "runs/mine",
+    ]
+    train_command(["mine.py", *flags, *FEW])
+    out = ["--out", str(tmp_path / "a.png"), "--npz", str(tmp_path / "a.npz")]
+    asked = ["runs/mine", "--recipe", "mine.py", "--label", "3", "--num", "2", "--steps", "2"]
+    sample_command([*asked, "--batch-size", "2", *out])
+    assert np.load(tmp_path / "a.npz")["pictures"].shape == (2, 8, 8, 1)

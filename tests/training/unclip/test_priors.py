@@ -43,6 +43,14 @@ def test_another_clip_is_noticed(folder, small, tmp_path):
     shutil.copytree("runs/other/checkpoints", "runs/old/checkpoints")
     with pytest.raises(ValueError, match="at step 2, which has changed since"):
         pin(tmp_path, [Path("runs/old")])
+    copy = tmp_path / "copy"
+    shutil.copytree("runs/clip", copy)  # as where runs were taken to another machine
+    check_pinned(tmp_path, [copy])
+    shutil.move("runs/old", "runs/gone")
+    check_pinned(tmp_path, [copy])
+    with pytest.raises(FileNotFoundError, match="there is no such folder any more"):
+        check_pinned(tmp_path, [Path("runs/old")])
+    shutil.move("runs/gone", "runs/old")
     changed = embeddings(Path("runs/old"), "train", None)
     assert np.abs(changed.images - small.images).max() > 0.01
     for run, reason in (('"a"', "'step'"), ("3", "expected str")):
