@@ -149,7 +149,7 @@ def test_turns_that_are_refused(picture, capsys, flags, message):
         ("runs/decoder --prior runs/prior", "--prior needs a text: --prompt"),
         ("runs/decoder --prior runs/clip --prompt ball", "holds no prior"),
         ("runs/decoder --prior runs/prior --prompt ball --label 1", "with --prompt alone"),
-        ("runs/prior --prompt ball", "draws no pictures"),
+        ("runs/prior --prompt ball", "holds no diffusion model of pictures"),
         ("runs/decoder --prior-steps 3", "--prior-steps was given, but it belongs to --prior"),
         ("runs/decoder --prior runs/stranger --prompt ball", "weren't trained on the same CLIP"),
         ("runs/decoder --prompt ball", "name its run folder by --prior"),
