@@ -111,7 +111,7 @@ def main(
     rounds: int = 3,
     threads: int = 2,
 ) -> None:
-    """Prints the table of docs/stable_diffusion.md.
+    """Prints the table.
 
     Args:
         folder: of benchmarks/random_checkpoint.py, or a pipeline of your own.

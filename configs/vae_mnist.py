@@ -5,8 +5,7 @@
     python benchmarks/codec_quality.py runs/vae_mnist
     python benchmarks/vae_traversals.py runs/vae_mnist runs/vae_mnist_beta4
 
-Not trained to its end yet: steps and sizes are first guesses, for 12 minutes on
-two cores at 70 ms a step.
+Not trained to its end yet: steps and sizes are first guesses.
 """
 
 import functools

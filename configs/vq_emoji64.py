@@ -4,8 +4,7 @@
     python train.py configs/vq_emoji64.py --judge runs/emoji64_clip
     python benchmarks/codec_quality.py runs/vq_emoji64
 
-Not trained to its end yet: steps and sizes are first guesses, for 40 minutes on two cores at 0.8 s
-a step, judge and discriminator among them.
+Not trained to its end yet: steps and sizes are first guesses.
 """
 
 from pathlib import Path

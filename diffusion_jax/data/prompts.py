@@ -54,7 +54,7 @@ def prompt_parts(prompt: str) -> list[Part]:
     """
     parts: list[Part] = []
     opened: list[int] = []  # places in `parts` of parentheses that aren't closed yet
-    for match in _PIECES.finditer(prompt.replace("\n", " ")):
+    for match in _PIECES.finditer(prompt):
         text = match[0]
         if match["escaped"]:
             text = text[1]

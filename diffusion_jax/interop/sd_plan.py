@@ -1,11 +1,11 @@
 """What sample.py --checkpoint knows of a checkpoint before gigabytes of it are read."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from diffusion_jax.interop.clip_layouts import tower_of
 from diffusion_jax.interop.safetensors import open_tensors, read_json
+from diffusion_jax.interop.sd_config import codec_from_config, unet_from_config
 from diffusion_jax.interop.sd_options import CheckpointOptions
 from diffusion_jax.interop.sd_original import inputs_of, networks_of
 from diffusion_jax.interop.sd_parts import CONFIG
@@ -88,22 +88,17 @@ def _of_folder(folder: Path, variant: str | None) -> Plan:
     def config(part: str) -> dict[str, Any]:
         return read_json(folder / part / CONFIG)
 
-    unet, codec = config("unet"), config("vae")
-    factor = _halved(codec, 1)
-    side: Any = unet.get("sample_size") or 64
+    texts = [config(name) for name in present(index, TEXTS)]
+    pooled = texts[-1].get("projection_dim", 512) if is_xl(index) else None
+    unet, inputs = unet_from_config(config("unet"), pooled=pooled)
+    codec = codec_from_config(config("vae"))
+    side: Any = config("unet").get("sample_size") or 64
     height, width = (side, side) if isinstance(side, int) else side
-    lengths = [config(name).get("max_position_embeddings", 77) for name in present(index, TEXTS)]
     return Plan(
-        (height * factor, width * factor),
-        factor * _halved(unet, 4),
-        [(length, None) for length in lengths],
-        unet.get("in_channels", 4) > codec.get("latent_channels", 4),
+        (height * codec.factor, width * codec.factor),
+        codec.factor * 2 ** (len(unet.channels) - 1),
+        [(text.get("max_position_embeddings", 77), None) for text in texts],
+        inputs.channels > codec.latents,
         is_xl(index),
         in_pipeline(read_json(folder / SCHEDULER), str(index["_class_name"])),
     )
-
-
-def _halved(config: Mapping[str, Any], levels: int) -> int:
-    """How much smaller the last of a network's levels is; `levels` is diffusers' default."""
-    named = config.get("down_block_types")
-    return 2 ** ((len(named) if isinstance(named, list) else levels) - 1)

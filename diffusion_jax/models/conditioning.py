@@ -236,8 +236,8 @@ class Joined(Conditioning):
 
     Attributes:
         parts: the conditionings.
-        together: probability that all are dropped, beside that. Guidance away from what isn't told
-            anything needs examples of it, of which parts alone leave few.
+        together: probability that all are dropped, beside that: guidance begins at the network
+            that is told nothing, which parts that are dropped by themselves seldom leave.
     """
 
     parts: tuple[Conditioning, ...]

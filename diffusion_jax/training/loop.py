@@ -17,6 +17,7 @@ from diffusion_jax.data import DeviceBatch, Source, batches, local_rows, put_on_
 from diffusion_jax.training import checkpoints
 from diffusion_jax.training.distributed import JobOptions, speaks, stops
 from diffusion_jax.training.flops import flops_of
+from diffusion_jax.training.manifest import check_alike
 from diffusion_jax.training.metrics import NonFiniteLoss, Pending, Silent, Writer
 from diffusion_jax.training.plan import plan
 from diffusion_jax.training.saver import Saver
@@ -232,7 +233,7 @@ def _begun(
         init = jax.jit(experiment.init_params, out_shardings=shardings_of(like.params))
         params = init(jax.random.key(experiment.seed))
     else:
-        check_pretrained(params, like.params)
+        check_alike(params, like.params, "the parameters to begin with")
         params = jax.device_put(params, shardings_of(like.params))
     first = jax.device_get(experiment.first_extra(data_dir))  # which may lie on one device
     extra = jax.device_put(first, shardings_of(like.extra))
@@ -241,24 +242,6 @@ def _begun(
         return init_state(params, optimizer, extra)
 
     return jax.jit(start, out_shardings=shardings_of(like))(params, extra)
-
-
-def check_pretrained(params: Params, like: Params) -> None:
-    """Raises ValueError, all named, for parameters that aren't those of the recipe's network."""
-    found, wanted = (
-        {
-            jax.tree_util.keystr(path, simple=True, separator="/"): (x.shape, str(x.dtype))
-            for path, x in jax.tree_util.tree_leaves_with_path(tree)
-        }
-        for tree in (params, like)
-    )
-    problems = [
-        f"{path} is {found.get(path, 'missing')}, and {wanted.get(path, 'nothing')} is wanted"
-        for path in sorted(found.keys() | wanted.keys())
-        if found.get(path) != wanted.get(path)
-    ]
-    if problems:
-        raise ValueError(f"the parameters to begin with don't fit: {'; '.join(problems)}.")
 
 
 def device_batches(

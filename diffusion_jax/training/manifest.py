@@ -58,15 +58,8 @@ def whole_prints(values: Leaves) -> dict[str, int]:
 
 
 def compare(saved: dict[str, dict[str, Any]], wanted: Leaves, where: Path) -> None:
-    asked = {path: _kind(x) for path, x in wanted.items()}
     kinds = {path: (tuple(entry["shape"]), entry["dtype"]) for path, entry in saved.items()}
-    problems = [f"{path} is missing" for path in asked if path not in kinds]
-    problems += [f"{path} is unexpected" for path in kinds if path not in asked]
-    problems += [
-        f"{path} is {_spell(kinds[path])} where {_spell(kind)} is wanted"
-        for path, kind in asked.items()
-        if path in kinds and kinds[path] != kind
-    ]
+    problems = _misfits(kinds, wanted)
     if problems:
         raise CheckpointMismatch(
             f"{where} is a checkpoint of another model or optimizer: {some(problems)}"
@@ -74,6 +67,25 @@ def compare(saved: dict[str, dict[str, Any]], wanted: Leaves, where: Path) -> No
     for x in wanted.values():
         if not isinstance(x, np.ndarray) and x.sharding is not None:
             x.sharding.shard_shape(x.shape)  # its own error, rather than one that looks like damage
+
+
+def check_alike(found: PyTree, wanted: PyTree, what: str) -> None:
+    """Raises ValueError unless both have the same leaves, shapes and dtypes."""
+    kinds = {path: _kind(x) for path, x in flatten(found, "").items()}
+    problems = _misfits(kinds, flatten(wanted, ""))
+    if problems:
+        raise ValueError(f"{what} don't fit the recipe's network: {some(problems)}")
+
+
+def _misfits(kinds: dict[str, tuple[tuple[int, ...], str]], wanted: Leaves) -> list[str]:
+    asked = {path: _kind(x) for path, x in wanted.items()}
+    problems = [f"{path} is missing" for path in asked if path not in kinds]
+    problems += [f"{path} is unexpected" for path in kinds if path not in asked]
+    return problems + [
+        f"{path} is {_spell(kinds[path])} where {_spell(kind)} is wanted"
+        for path, kind in asked.items()
+        if path in kinds and kinds[path] != kind
+    ]
 
 
 def is_below(path: str, prefix: str) -> bool:

@@ -87,3 +87,12 @@ def test_texts_of_another_length_are_refused():
     for told, found in ((TOLD["text"], 3), (TOLD["class"], "none")):
         with pytest.raises(ValueError, match=f"reads 4 tokens of a condition, which has {found}"):
             network.init(jax.random.key(0), CODES, told)
+
+
+def test_conditions_that_are_not_read_are_refused():
+    """A network that ignored them would learn without a condition, and say nothing."""
+    network = CodeTransformer(COUNT, 7, width=16, layers=1, heads=2)
+    words = TOLD["text"]
+    for told, name in ((Condition(image=jnp.zeros((B, 2, 2, 1))), "image"), (words, "tokens")):
+        with pytest.raises(ValueError, match=f"doesn't read a condition's {name}"):
+            network.init(jax.random.key(0), CODES, told)

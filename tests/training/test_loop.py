@@ -165,3 +165,15 @@ def test_damaged_checkpoint_falls_back_and_says_so(tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "warning:" in shown and "4" in shown and f"resuming {run} at step 2" in shown
     assert toy.equal(whole, resumed)
+
+
+def test_parameters_to_begin_with_must_be_the_networks(tmp_path, monkeypatch):
+    """Of another dtype they'd be trained in it, and the checkpoint would refuse to go on."""
+    task = toy.recipe(steps=1)
+    params = jax.device_get(task.init_params(jax.random.key(3)))
+    half = jax.tree.map(lambda x: x.astype(np.float16), params)
+    monkeypatch.setattr(type(task), "pretrained", lambda self: half)
+    with pytest.raises(ValueError, match=r"begin with don't fit .* is float16\[.*float32\["):
+        train(task, Options(sample_every=0), tmp_path, show=False)
+    monkeypatch.setattr(type(task), "pretrained", lambda self: params)
+    train(task, Options(sample_every=0), tmp_path, show=False)

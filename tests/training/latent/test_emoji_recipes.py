@@ -1,5 +1,6 @@
 """The recipes of codecs and of what models their latents and codes, as they stand in configs/."""
 
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -78,9 +79,7 @@ def test_the_shape_of_latents_is_what_the_encoder_answers(stem):
 
 
 def test_shapes_of_a_vae_have_factors():
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    from disentanglement import factors_of
-
+    factors_of = runpy.run_path(str(ROOT / "benchmarks" / "disentanglement.py"))["factors_of"]
     source = shapes("test", 16)
     alone = [i for i in range(400) if len(scene("test", i).things) == 1]
     factors = np.array([factors_of(source[i]) for i in alone])
