@@ -25,6 +25,7 @@ from diffusion_jax.data import BytePairs  # noqa: E402
 from diffusion_jax.interop import Part, StableDiffusion, save_stable_diffusion  # noqa: E402
 from diffusion_jax.models import KLAutoencoder, sd_autoencoder  # noqa: E402
 from diffusion_jax.models.clip import CLIP, TextTransformer  # noqa: E402
+from diffusion_jax.models.cuts import STACK  # noqa: E402
 from diffusion_jax.models.latent_unet import LatentUNet, sd1_unet  # noqa: E402
 from diffusion_jax.types import Condition, Params  # noqa: E402
 
@@ -64,10 +65,11 @@ def drawn(init: Any, *inputs: Any) -> Params:
     rng = np.random.default_rng(0)
 
     def one(path: Any, leaf: Any) -> np.ndarray:
-        name = path[-1].key
-        if leaf.ndim < 2:
+        *places, name = (key.key for key in path)
+        if name in ("scale", "bias"):
             return np.full(leaf.shape, float(name == "scale"), np.float32)
-        fan = np.prod(leaf.shape[:-1]) if name == "kernel" else leaf.shape[-1]
+        shape = leaf.shape[STACK in places :]
+        fan = np.prod(shape[:-1]) if name == "kernel" else shape[-1]
         return rng.standard_normal(leaf.shape, np.float32) * np.float32(fan**-0.5)
 
     return jax.tree_util.tree_map_with_path(one, like)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from diffusion_jax import DDIM, table_time
-from diffusion_jax.data import BytePairs, caption_alone, captioned, flip, tfds_source
+from diffusion_jax.data import BytePairs, caption_alone, captioned, collapse, flip, tfds_source
 from diffusion_jax.interop.sd_training import (
     CheckpointCodec,
     FineTuning,
@@ -68,7 +68,7 @@ def recipe(
     dtype = jnp.bfloat16 if bfloat16 else jnp.float32
     unet, codec, features = modules(folder, dtype=dtype, remat=remat)
     how = trained(folder)
-    words = BytePairs.from_folder(folder / "tokenizer", truncate=True)
+    words = BytePairs.from_folder(folder / "tokenizer", truncate=True, clean=collapse)
 
     def source(split, data_dir):
         chosen = shown if split == "test" else split

@@ -24,7 +24,7 @@ from diffusion_jax.interop.sd_drawing import (
     inpainted,
 )
 from diffusion_jax.interop.sd_lora import merge_lora
-from diffusion_jax.interop.sd_options import CheckpointOptions, check
+from diffusion_jax.interop.sd_options import CheckpointOptions, check, strength_of
 from diffusion_jax.interop.sd_original import load_single_file
 from diffusion_jax.interop.sd_plan import Plan, check_plan, plan_of
 from diffusion_jax.interop.sd_system import (
@@ -92,8 +92,8 @@ def checkpoint_command(argv: Sequence[str]) -> None:
     if options.sliced:
         system = dataclasses.replace(system, codec=one_by_one(system.codec))
     if options.init_image:
-        strength = 0.8 if options.strength is None else options.strength
-        system = dataclasses.replace(system, stage=begun(system.stage, strength))
+        stage = begun(system.stage, strength_of(options))
+        system = dataclasses.replace(system, stage=stage)
     known = {**told(options, parts, prompted, size), **pictured}
     if options.compile_for:
         print(compile_checkpoint(options.compile_for, run, system, known, batch_size))
@@ -126,6 +126,8 @@ def local_mesh(options: CheckpointOptions, batch_size: int) -> Mesh:
     count = options.devices or math.gcd(batch_size, len(devices))
     if count > len(devices):
         raise ValueError(f"--devices is {count}, and there are {len(devices)} here.")
+    if options.batch_size is None and not options.sliced:
+        count = min(count, batch_size)  # one picture is drawn by one
     return make_mesh(devices=devices[:count])
 
 

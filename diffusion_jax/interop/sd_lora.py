@@ -30,7 +30,7 @@ from diffusion_jax.types import Params
 FACTORS = (
     (re.compile(r"(.+)\.lora_(A|B)(?:\.\w+)?\.weight"), {"A": "down", "B": "up"}),
     (re.compile(r"(.+)\.lora(?:_linear_layer)?[._](down|up)\.weight"), None),
-    (re.compile(r"(.+)\.processor\.(to_\w+)_lora\.(down|up)\.weight"), None),
+    (re.compile(r"(.+?)(?:\.processor)?\.(to_\w+)_lora\.(down|up)\.weight"), None),
 )
 ALPHA = re.compile(r"(.+)\.alpha")
 PEFT = "base_model.model."
@@ -95,7 +95,7 @@ def merge_lora(
         for target, factors in updates:
             down, up = (np.asarray(tensors.read(factors[f]), np.float32) for f in ("down", "up"))
             rank = len(down)
-            alpha = alphas.get(target.part, rank)
+            alpha = alphas.get(target.part, alphas.get("", rank))
             if "alpha" in factors:
                 alpha = tensors.read(factors["alpha"]).item()
             product = up.reshape(len(up), rank) @ down.reshape(rank, -1)
@@ -164,7 +164,7 @@ def _layers(tensors: Tensors) -> tuple[dict[str, dict[str, str]], list[str]]:
         found = _factor(name)
         if found is None:
             problems.append(f"{name} is no factor of a low-rank update that is known here")
-        elif tensors.dtypes[name] not in FLOATS:
+        elif found[1] != "alpha" and tensors.dtypes[name] not in FLOATS:
             problems.append(f"{name} has dtype {tensors.dtypes[name]}, and floats are wanted")
         else:
             layers.setdefault(found[0], {})[found[1]] = name
@@ -178,6 +178,7 @@ def _factor(name: str) -> tuple[str, str] | None:
         if match:
             *layer, side = match.groups()
             joined = ".".join(layer)
+            joined = re.sub(r"\.self_attn\.to_(\w+)$", r".self_attn.\1_proj", joined)
             joined = re.sub(r"\.to_out$", ".to_out.0", joined)
             return joined, sides[side] if sides else side
     match = ALPHA.fullmatch(name)
@@ -201,7 +202,7 @@ def _misfit(tensors: Tensors, factors: Mapping[str, str], target: Target) -> str
 
 
 def _alphas(tensors: Tensors) -> dict[str, Any]:
-    """part -> alpha, which diffusers writes beside the arrays, and peft in a file of its own.
+    """part, or "" for all -> alpha, which diffusers writes beside the arrays, peft in its own file.
 
     Raises:
         ValueError: options that aren't known here.
@@ -221,5 +222,5 @@ def _alphas(tensors: Tensors) -> dict[str, Any]:
     ]
     if odd:
         raise ValueError(f"{tensors.where} has {', '.join(odd)}, which isn't known here.")
-    ends = {name: value for name, value in told.items() if name.endswith(".lora_alpha")}
-    return {name.removesuffix(".lora_alpha"): value for name, value in ends.items()}
+    split = ((*name.rpartition("."), value) for name, value in told.items())
+    return {part: value for part, _, last, value in split if last == "lora_alpha"}

@@ -83,6 +83,11 @@ class CheckpointOptions:
     """where each picture by itself goes: pictures [n h w c] float32 in [-1, 1]"""
 
 
+def strength_of(options: CheckpointOptions) -> float:
+    """How much of --init-image is forgotten."""
+    return 0.8 if options.strength is None else options.strength
+
+
 def check(options: CheckpointOptions) -> None:
     """Raises, before any work, for flags that can't be followed."""
     if not options.prompt:

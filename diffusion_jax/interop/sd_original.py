@@ -174,6 +174,12 @@ def networks_of(
     inputs, _ = inputs_of(tensors)
     n = networks or _published(inputs.text, dtype)
     check_channels(tensors.where, inputs.channels, n.codec.latents)
+    edm = [name for name in tensors.shapes if name.startswith("edm_")]
+    if edm:
+        raise ValueError(
+            f"{tensors.where} was trained with EDM's preconditioning, as {', '.join(edm)} say, and "
+            "that isn't known here."
+        )
     by_v = "v_pred" in tensors.shapes
     if networks is not None and prediction and not n.scheduler:
         raise ValueError(

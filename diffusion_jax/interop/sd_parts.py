@@ -179,14 +179,7 @@ def weights(folder: Path, stem: str, variant: str | None) -> Path:
         ValueError: pickles alone.
         FileNotFoundError: no safetensors, or none of that variant, or several without a choice.
     """
-    # Shards of a variant are called stem.fp16-00001-of-00002.safetensors, and are no variants.
-    named = r"\.((?:(?!-\d+-of-\d+)[\w-])+)"
-    pattern = re.compile(rf"{stem}(?:{named})?\.safetensors(?:\.index(?:{named})?\.json)?")
-    found: dict[str | None, Path] = {}
-    for file in sorted(folder.iterdir()) if folder.is_dir() else []:
-        match = pattern.fullmatch(file.name)
-        if match:
-            found.setdefault(match[1] or match[2], file)
+    found = variants(folder, stem)
     if variant in found:
         return found[variant]
     if variant is None and len(found) == 1:
@@ -196,7 +189,22 @@ def weights(folder: Path, stem: str, variant: str | None) -> Path:
             refuse_pickle(file)
         raise FileNotFoundError(f"there is no {folder / stem}.safetensors.")
     names = ", ".join(file.name for file in found.values())
+    if variant is None:
+        raise FileNotFoundError(f"{folder} has {names}: name one of the variants.")
     raise FileNotFoundError(f"{folder} has no variant {variant!r}; there are {names}.")
+
+
+def variants(folder: Path, stem: str) -> dict[str | None, Path]:
+    """`weights` by variant; of None is the file without one."""
+    # Shards of a variant are called stem.fp16-00001-of-00002.safetensors, and are no variants.
+    named = r"\.((?:(?!-\d+-of-\d+)[\w-])+)"
+    pattern = re.compile(rf"{stem}(?:{named})?\.safetensors(?:\.index(?:{named})?\.json)?")
+    found: dict[str | None, Path] = {}
+    for file in sorted(folder.iterdir()) if folder.is_dir() else []:
+        match = pattern.fullmatch(file.name)
+        if match:
+            found.setdefault(match[1] or match[2], file)
+    return found
 
 
 def kept(config: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:

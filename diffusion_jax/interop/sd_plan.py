@@ -1,18 +1,20 @@
 """What sample.py --checkpoint knows of a checkpoint before gigabytes of it are read."""
 
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from diffusion_jax.interop.clip_layouts import tower_of
 from diffusion_jax.interop.safetensors import open_tensors, read_json
 from diffusion_jax.interop.sd_config import codec_from_config, unet_from_config
-from diffusion_jax.interop.sd_options import CheckpointOptions
+from diffusion_jax.interop.sd_options import CheckpointOptions, strength_of
 from diffusion_jax.interop.sd_original import inputs_of, networks_of
 from diffusion_jax.interop.sd_parts import CONFIG
 from diffusion_jax.interop.sd_scheduler import in_pipeline, read_grid, read_walk
 from diffusion_jax.interop.sd_table import Config, read_trained
 from diffusion_jax.interop.stable_diffusion import SCHEDULER, TEXTS, is_xl, present, read_index
 from diffusion_jax.models.clip_text import TextTransformer
+from diffusion_jax.systems.latent import check_tile
 
 
 class Plan(NamedTuple):
@@ -20,6 +22,7 @@ class Plan(NamedTuple):
 
     Attributes:
         size: height and width of the pictures that it was trained on.
+        factor: how much smaller latents are.
         step: what heights and widths must be multiples of.
         texts: length of each text encoder, and the id that fills its texts up, or None.
         reads_image: whether the U-Net is told of a picture with a hole beside its latents.
@@ -28,6 +31,7 @@ class Plan(NamedTuple):
     """
 
     size: tuple[int, int]
+    factor: int
     step: int
     texts: list[tuple[int, int | None]]
     reads_image: bool
@@ -58,6 +62,12 @@ def check_plan(options: CheckpointOptions, plan: Plan, size: tuple[int, int]) ->
             f"pictures of {size[0]}x{size[1]} can't be drawn by this checkpoint; height and width "
             f"of --size must be multiples of {plan.step}."
         )
+    if options.tile is not None:
+        check_tile(options.tile, plan.factor)
+    if options.init_image and int(options.steps * strength_of(options)) < 1:
+        raise ValueError(
+            f"--strength is {strength_of(options)}; of {options.steps} steps it must leave one."
+        )
     if options.sampler == "checkpoint":
         read_walk(plan.scheduler, options.steps)
     else:
@@ -74,12 +84,24 @@ def _of_file(options: CheckpointOptions) -> Plan:
         inputs, _ = inputs_of(tensors)
     return Plan(
         (n.side * n.codec.factor,) * 2,
+        n.codec.factor,
         n.codec.factor * 2 ** (len(n.unet.channels) - 1),
         [(tower_of(text.clip.text, TextTransformer).length, text.pad) for text in n.texts],
         inputs.channels > n.codec.latents,
         n.unet.sizes > 0,
         in_pipeline(n.scheduler, "XL" if n.unet.sizes else ""),
     )
+
+
+def _latent_size(unet: Config, *, xl: bool) -> tuple[int, int]:
+    """In training. Before its version 0.9 diffusers wrote 32 where 1.x has 64, and corrects it."""
+    side: Any = unet.get("sample_size") or 64
+    if not isinstance(side, int):
+        return side[0], side[1]
+    version = re.match(r"0\.(\d+)", str(unet.get("_diffusers_version")))
+    if version and int(version[1]) < 9 and not xl:
+        side = max(side, 64)
+    return side, side
 
 
 def _of_folder(folder: Path, variant: str | None) -> Plan:
@@ -92,10 +114,10 @@ def _of_folder(folder: Path, variant: str | None) -> Plan:
     pooled = texts[-1].get("projection_dim", 512) if is_xl(index) else None
     unet, inputs = unet_from_config(config("unet"), pooled=pooled)
     codec = codec_from_config(config("vae"))
-    side: Any = config("unet").get("sample_size") or 64
-    height, width = (side, side) if isinstance(side, int) else side
+    height, width = _latent_size(config("unet"), xl=is_xl(index))
     return Plan(
         (height * codec.factor, width * codec.factor),
+        codec.factor,
         codec.factor * 2 ** (len(unet.channels) - 1),
         [(text.get("max_position_embeddings", 77), None) for text in texts],
         inputs.channels > codec.latents,

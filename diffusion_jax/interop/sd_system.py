@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from diffusion_jax.data import BytePairs
+from diffusion_jax.data import BytePairs, collapse
 from diffusion_jax.data.prompts import WeightedTokens, weighted_tokens
 from diffusion_jax.denoisers import table_time
 from diffusion_jax.interop.sd_config import REFINER_SIZES, SDXL_SIZES
@@ -117,7 +117,10 @@ def tokenizers_of(
             f"{len(texts)} text encoders."
         )
     told = zip(present, texts, strict=False)
-    return [BytePairs.from_folder(path, length=length, pad=pad) for path, (length, pad) in told]
+    return [
+        BytePairs.from_folder(path, length=length, pad=pad, clean=collapse)
+        for path, (length, pad) in told
+    ]
 
 
 def zeros_for_nothing(parts: StableDiffusion) -> bool:

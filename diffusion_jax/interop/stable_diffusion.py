@@ -30,6 +30,7 @@ from diffusion_jax.interop.sd_parts import (
     load_unet,
     save_autoencoder,
     save_unet,
+    variants,
     weights,
 )
 from diffusion_jax.models.stack import Remat
@@ -99,8 +100,8 @@ def load_stable_diffusion(
 
     Args:
         folder: a pipeline's, with model_index.json.
-        variant: "fp16", "bf16", ...: which files of each part; by default those without one, or
-            the only one there is.
+        variant: "fp16", "bf16", "non_ema", ...: which files of the parts that have it; of others,
+            and by default, those without one, or the only one there is.
         unet: instead of the folder's, whose arrays then aren't read.
         remat, dtype: of the networks.
         parameters: the dtype in which they are kept.
@@ -116,15 +117,18 @@ def load_stable_diffusion(
     told = {"dtype": dtype, "parameters": parameters, "remat": remat}
     towers = []
     for name in present(index, TEXTS):
-        clip, params = load_clip(weights(folder / name, TEXT_STEM, variant), **told)
+        chosen = _chosen(folder / name, TEXT_STEM, variant)
+        clip, params = load_clip(weights(folder / name, TEXT_STEM, chosen), **told)
         if clip.text is None:
             raise ValueError(f"{folder / name} is no text encoder.")
         towers.append(Part(clip, params))
     pooled = towers[-1].module.text.features if is_xl(index) else None
     if unet is None:
-        unet = load_unet(folder / "unet", variant=variant, pooled=pooled, **told)
+        chosen = _chosen(folder / "unet", STEM, variant)
+        unet = load_unet(folder / "unet", variant=chosen, pooled=pooled, **told)
     del told["remat"]
-    codec = load_autoencoder(folder / "vae", variant=variant, **told)
+    chosen = _chosen(folder / "vae", STEM, variant)
+    codec = load_autoencoder(folder / "vae", variant=chosen, **told)
     return StableDiffusion(unet, codec, tuple(towers), read_json(folder / SCHEDULER), index)
 
 
@@ -238,10 +242,15 @@ def _check_files(
     for name in present(index, TOKENIZERS):
         if not (folder / name).is_dir():
             missing.append(f"there is no {name}/")
+    there = {v for name, stem in stems.items() for v in variants(folder / name, stem) if v}
+    if variant and variant not in there:
+        listed = ", ".join(sorted(there)) or "none"
+        missing.append(f"no part has a variant {variant!r}; there is {listed}")
     for name, stem in stems.items():
         try:
             if name != "unet" or read_unet:
-                with open_tensors(weights(folder / name, stem, variant)):
+                chosen = _chosen(folder / name, stem, variant)
+                with open_tensors(weights(folder / name, stem, chosen)):
                     pass
         except FileNotFoundError as error:
             missing.append(str(error).removesuffix(".").replace(f"{folder}/", ""))
@@ -251,6 +260,11 @@ def _check_files(
     latents = read_json(folder / "vae" / CONFIG).get("latent_channels", 4)
     if isinstance(channels, int) and isinstance(latents, int):  # else the part's reader says it
         check_channels(folder, channels, latents)
+
+
+def _chosen(folder: Path, stem: str, variant: str | None) -> str | None:
+    """The variant, if the part has it: of 1.5's "non_ema" there is but a U-Net."""
+    return variant if variant in variants(folder, stem) else None
 
 
 def present(index: Mapping[str, Any], names: Sequence[str]) -> list[str]:

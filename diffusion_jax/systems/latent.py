@@ -197,8 +197,7 @@ def in_tiles(codec: Codec, tile: int, factor: int) -> Codec:
     Raises:
         ValueError: another tile.
     """
-    if tile < 1 or tile % (4 * factor):
-        raise ValueError(f"a tile of {tile} isn't possible; a multiple of {4 * factor} is.")
+    check_tile(tile, factor)
     small = tile // factor
 
     def encoder(params: Params, x: Array) -> Array:
@@ -210,6 +209,12 @@ def in_tiles(codec: Codec, tile: int, factor: int) -> Codec:
         return tiled(run, z, tile=small, overlap=small // 4, factor=factor)
 
     return replace(codec, encoder=encoder, decoder=decoder)
+
+
+def check_tile(tile: int, factor: int) -> None:
+    """Raises ValueError for a tile that `in_tiles` can't have."""
+    if tile < 1 or tile % (4 * factor):
+        raise ValueError(f"a tile of {tile} isn't possible; a multiple of {4 * factor} is.")
 
 
 def one_by_one(codec: Codec) -> Codec:

@@ -63,7 +63,7 @@ def program(name: str, compiled: Compiled, chip: Chip, mesh: Mesh, batch_size: i
             f"  at least  {least.compute * 1e3:.3g} ms of products, {least.memory * 1e3:.3g} ms "
             f"for {in_units(compiled.cost.memory_bytes)}B of memory traffic, "
             f"{least.links * 1e3:.3g} ms of links: bound by {least.bound}",
-            f"  at most   {batch_size / least.seconds:,.0f} examples a second, MFU "
+            f"  at most   {_rate(batch_size / least.seconds)} examples a second, MFU "
             f"{mfu(compiled, chip, mesh, least):.1%}",
         ]
     return "\n".join(lines)
@@ -90,6 +90,10 @@ def sends(cost: Cost) -> str:
 def bound(cost: Cost, chip: Chip) -> Roofline:
     """The roofline of a program's cost."""
     return roofline(chip, cost.flops, cost.memory_bytes, cost.sent_bytes)
+
+
+def _rate(value: float) -> str:
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
 
 
 def mfu(compiled: Compiled, chip: Chip, mesh: Mesh, least: Roofline) -> float:

@@ -1,10 +1,12 @@
 """sample.py --checkpoint, on a tiny folder of random weights."""
 
+import json
 import re
 import runpy
 import shutil
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -13,6 +15,7 @@ from diffusion_jax.data.prompts import WeightedTokens
 from diffusion_jax.interop import sd_cli
 from diffusion_jax.interop.sd_cli import checkpoint_command, told
 from diffusion_jax.interop.sd_options import CheckpointOptions
+from diffusion_jax.interop.sd_plan import plan_of
 from diffusion_jax.interop.sd_system import Prompted
 from diffusion_jax.interop.stable_diffusion import SCHEDULER
 from tests.interop.sd import blank, edit, system
@@ -27,6 +30,7 @@ def folder(tmp_path_factory):
     script = runpy.run_path(str(ROOT / "benchmarks" / "random_checkpoint.py"))
     script["main"](path / "sd")
     Image.fromarray(np.full((64, 64, 3), 90, np.uint8)).save(path / "grey.png")
+    Image.fromarray(np.full((64, 64, 3), 200, np.uint8)).save(path / "light.png")
     hole = np.zeros((64, 64), np.uint8)
     hole[16:48, 16:48] = 255
     Image.fromarray(hole).save(path / "hole.png")
@@ -67,6 +71,8 @@ def test_a_picture_to_begin_with(folder):
         for s in ("0.4", "1")
     )
     assert near.shape == far.shape == (1, 64, 64, 3) and np.abs(near - far).max() > 0.01
+    light = ["--init-image", str(folder / "light.png"), "--strength", "0.4"]
+    assert np.abs(drawn(folder, "--prompt", "a", *light) - near).max() > 0.01
 
 
 def test_variations_begin_at_picture_0(folder):
@@ -83,6 +89,37 @@ def test_a_codec_in_tiles_and_one_by_one(folder):
     np.testing.assert_allclose(one_tile, whole, atol=1e-4)
     tiles = drawn(folder, *asked, "--tile", "32")
     assert tiles.shape == whole.shape and 1e-3 < np.abs(tiles - whole).mean() < 0.5
+
+
+@pytest.mark.parametrize(
+    ("said", "xl", "size"),
+    [
+        ({"sample_size": 32}, False, 128),
+        ({"sample_size": 32, "_diffusers_version": "0.8.1"}, False, 256),
+        ({"sample_size": 32, "_diffusers_version": "0.8.1"}, True, 128),
+        ({"sample_size": 96, "_diffusers_version": "0.8.1"}, False, 384),
+        ({"sample_size": 32, "_diffusers_version": "0.10.0"}, False, 128),
+        ({"sample_size": [8, 12]}, False, (32, 48)),
+        ({}, False, 256),
+    ],
+)
+def test_the_size_of_pictures(said, xl, size, folder, tmp_path):
+    """Of 1.x, diffusers wrote 32 for 64 before its version 0.9."""
+    shutil.copytree(folder / "sd", tmp_path / "sd")
+    config = tmp_path / "sd" / "unet" / "config.json"
+    known = {k: v for k, v in json.loads(config.read_text()).items() if k != "sample_size"}
+    config.write_text(json.dumps(known | said))
+    if xl:
+        edit(tmp_path / "sd" / "model_index.json", _class_name="StableDiffusionXLPipeline")
+    found = plan_of(CheckpointOptions(tmp_path / "sd"))
+    assert found.size == (size if isinstance(size, tuple) else (size, size))
+
+
+def test_one_picture_is_drawn_by_one_device(monkeypatch):
+    devices = jax.local_devices()[:1] * 2
+    monkeypatch.setattr(jax, "local_devices", lambda: devices)
+    asked = CheckpointOptions(Path("x"), ("a",), devices=2)
+    assert sd_cli.local_mesh(asked, 1).size == 1
 
 
 def test_original_size_and_crop_are_told():
@@ -103,9 +140,11 @@ def test_original_size_and_crop_are_told():
         ("--init-image none.png", "No such file.*none.png"),
         ("--original-size 64 64", "--original-size is for an SDXL"),
         ("--crop 0 1", "--crop is for an SDXL"),
+        ("--tile 33", "tile of 33.*multiple of 16"),
+        ("--init-image grey.png --strength 0.01", "--strength is 0.01.* of 50 steps"),
         ("--lora none.safetensors", "--lora: there is no none.safetensors"),
         ("--tokenizer .", "has 0 of the tokenizers"),
-        ("--variant fp16", "no variant 'fp16'"),
+        ("--variant fp16", "no part has a variant 'fp16'; there is none"),
         ("--checkpoint v1-5.safetensors", "--checkpoint: there is no v1-5.safetensors"),
         ("--checkpoint one.safetensors", "--checkpoint is one file.*add --tokenizer"),
         ("--checkpoint one.safetensors --tokenizer sd --size 96 64", "96x64.*multiples of 64"),
@@ -155,7 +194,6 @@ def test_what_is_refused_before_gigabytes_are_read(folder, capsys, monkeypatch, 
         ("--prompt a --tile 0", "--tile is 0"),
         ("--prompt a --sliced --seeds 1", "--sliced goes with"),
         ("--prompt a --variations 0.5 --seeds 1 2", "--variations are of one --seed"),
-        ("--prompt a --tile 33", "tile of 33.*multiple of 16"),
         ("--prompt a --original-size 0 1", "--original-size is"),
         ("--prompt a --crop -1 0", "--crop is"),
         ("--prompt a --strength 0.5", "--strength belongs to --init-image"),

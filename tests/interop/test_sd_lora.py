@@ -50,9 +50,12 @@ def names(style, name):
     if style == "kohya":
         layer = kohya("lora_te" if name == WORD else "lora_unet", name)
         return f"{layer}.lora_down.weight", f"{layer}.lora_up.weight"
-    if style == "processor" and name != WORD:
+    if style in ("processor", "attention"):
         block, layer = name.removesuffix(".0").rsplit(".", 1)
-        return tuple(f"unet.{block}.processor.{layer}_lora.{s}.weight" for s in ("down", "up"))
+        layer = f"to_{layer[0]}" if name == WORD else layer
+        between = "." if name == WORD or style == "attention" else ".processor."
+        block = f"{part}.{block}{between}{layer}_lora"
+        return tuple(f"{block}.{s}.weight" for s in ("down", "up"))
     return tuple(s.format(part, name) for s in STYLES.get(style, STYLES["peft"]))
 
 
@@ -79,7 +82,7 @@ def expected(name, scale=1.0):
     return scale * (up @ down).T
 
 
-@pytest.mark.parametrize("style", [*STYLES, "processor", "kohya", "transformers5"])
+@pytest.mark.parametrize("style", [*STYLES, "processor", "attention", "kohya", "transformers5"])
 def test_each_style_of_names_reaches_the_same_weights(tmp_path, style):
     file = write(tmp_path / "lora.safetensors", style)
     found = change(merge_lora(system(), file, scale=0.5))
@@ -104,17 +107,21 @@ def test_merging_with_the_opposite_scale_undoes_it(tmp_path):
 
 def test_alpha_is_in_the_file_or_beside_it(tmp_path):
     file, path = tmp_path / "lora.safetensors", (0, "middle_attention/blocks/self/out/kernel")
-    alpha = {f"{kohya('lora_unet', OUT)}.alpha": np.array(0.5, np.float32)}
-    found = change(merge_lora(system(), write(file, "kohya", [OUT], **alpha)))
-    np.testing.assert_allclose(found[path][0], expected(OUT, 0.5 / RANK), rtol=1e-4, atol=1e-5)
+    for alpha in (np.array(0.5, np.float32), np.array(3, np.int64)):
+        array = {f"{kohya('lora_unet', OUT)}.alpha": alpha}
+        found = change(merge_lora(system(), write(file, "kohya", [OUT], **array)))
+        update = expected(OUT, alpha / RANK)
+        np.testing.assert_allclose(found[path][0], update, rtol=1e-4, atol=1e-5)
 
     def told(**config):
         arrays = dict(zip(names("peft", OUT), factors(OUT), strict=True))
         save_file(arrays, file, {"lora_adapter_metadata": json.dumps(config)})
         return file
 
-    found = change(merge_lora(system(), told(**{"unet.lora_alpha": 8, "unet.use_dora": False})))
-    np.testing.assert_allclose(found[path][0], expected(OUT, 8 / RANK), rtol=1e-4, atol=1e-5)
+    for part in ("unet.", ""):
+        config = {f"{part}lora_alpha": 8, f"{part}use_dora": False, "text_encoder.lora_alpha": 5}
+        found = change(merge_lora(system(), told(**config)))
+        np.testing.assert_allclose(found[path][0], expected(OUT, 8 / RANK), rtol=1e-4, atol=1e-5)
     with pytest.raises(ValueError, match=r"has unet\.use_rslora, which isn't known"):
         merge_lora(system(), told(**{"unet.use_rslora": True}))
 

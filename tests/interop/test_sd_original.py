@@ -172,6 +172,15 @@ def test_files_may_say_what_they_predict(tmp_path, marks, expected):
             load_single_file(file, networks=n, prediction="epsilon")
 
 
+@pytest.mark.parametrize("mark", ["edm_mean", "edm_vpred.sigma_max"])
+def test_files_trained_with_edms_preconditioning_are_refused(tmp_path, mark):
+    """Their U-Net is SDXL's by name and shape, and would draw noise."""
+    file = blank(tmp_path / "sd.safetensors", 2048)
+    save_file({**load_file(file), mark: np.zeros(1, np.float32)}, file)
+    with pytest.raises(ValueError, match=f"EDM's preconditioning, as {mark} say"):
+        load_single_file(file)
+
+
 def test_a_prediction_is_not_dropped(tmp_path):
     file, n = tmp_path / "sd.safetensors", networks()
     write(file, n, linear=False)

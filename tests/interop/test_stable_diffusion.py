@@ -91,14 +91,25 @@ def test_variants_are_chosen_by_name(folder):
         found = load_stable_diffusion(folder, variant=variant)
         for a, b in zip(params_of(found), params_of(system()), strict=True):
             same(a, jax.tree.map(lambda x, d=dtype: x.astype(d).astype(jnp.float32), b))
-    with pytest.raises(FileNotFoundError, match=r"has no variant 'fp8'; there are .*fp16\.safet"):
+    with pytest.raises(FileNotFoundError, match="no part has a variant 'fp8'; there is bf16, fp16"):
         load_stable_diffusion(folder, variant="fp8")
 
     files[0].unlink()
-    with pytest.raises(FileNotFoundError, match=r"no variant None; .*bf16.*fp16"):
+    with pytest.raises(FileNotFoundError, match=r"has .*bf16.*fp16.*: name one of the variants"):
         load_unet(folder / "unet")
     files[0].with_name(f"{STEM}.bf16.safetensors").unlink()
     load_unet(folder / "unet")  # the only one there is
+
+
+def test_a_part_without_the_variant_has_its_plain_file_read(folder):
+    """Stable Diffusion 1.5 has a U-Net "non_ema", and nothing else of it."""
+    file = folder / "unet" / f"{STEM}.safetensors"
+    save_file({k: 2 * x for k, x in load_file(file).items()}, file.with_stem(f"{STEM}.non_ema"))
+    found = load_stable_diffusion(folder, variant="non_ema")
+    for i, (a, b) in enumerate(zip(params_of(found), params_of(system()), strict=True)):
+        same(a, jax.tree.map(lambda x, i=i: x if i else 2 * x, b))
+    with pytest.raises(FileNotFoundError, match="unet has no variant 'fp16'"):
+        load_unet(folder / "unet", variant="fp16")
 
 
 @pytest.mark.parametrize(
@@ -250,9 +261,8 @@ def test_parts_that_are_not_there_are_named(folder):
         load_stable_diffusion(folder, variant="bf16")
     assert str(caught.value).endswith(
         "lacks parts that it names: there is no vae/config.json; there is no "
-        "scheduler/scheduler_config.json; there is no tokenizer/; unet has no variant 'bf16'; "
-        f"there are {STEM}.fp16.safetensors; vae has no variant 'bf16'; there are "
-        f"{STEM}.safetensors; there is no text_encoder/model.safetensors."
+        "scheduler/scheduler_config.json; there is no tokenizer/; no part has a variant 'bf16'; "
+        "there is fp16; there is no text_encoder/model.safetensors."
     )
     (folder / "unet" / f"{STEM}.fp16.safetensors").rename(folder / "unet" / f"{STEM}.safetensors")
     (folder / "model_index.json").unlink()

@@ -37,7 +37,7 @@ from tests.parity.test_stable_diffusion import (  # noqa: E402
 
 TOLERANCE = 1e-4  # of pictures in [0, 1]
 SIZE, STEPS, GAMMA = (16, 32), 5, 3.0
-TEXTS, NEGATIVE, NOTHING = ["a b c", "b!"], ["c c", "a"], ["", ""]
+TEXTS, NEGATIVE, NOTHING = ["a b c", "b’!"], ["c c", "a"], ["", ""]
 INDEX = jnp.arange(2)
 
 
