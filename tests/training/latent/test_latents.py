@@ -1,5 +1,6 @@
 """Models of latents: the kept data set, training on it and on the fly, sampling, editing."""
 
+import dataclasses
 import shutil
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from diffusion_jax.data import digits, from_arrays, save_png
+from diffusion_jax.models import ClassLabels, Joined
 from diffusion_jax.systems.latent import LatentDiffusion
 from diffusion_jax.training import latents as module
 from diffusion_jax.training.cli import train_command
@@ -108,11 +110,13 @@ def test_other_pictures_and_codecs_are_refused(folder):
 
 
 def test_on_the_fly_is_the_same_step(folder):
-    """Kept latents and those encoded in the step give one loss and one gradient."""
+    """Kept latents and those encoded in the step give one loss and one gradient, and what is
+    told is dropped from the same examples."""
+    told = Joined((ClassLabels(10),), together=0.5)
     recipe = load_recipe(Path("configs/latent.py"))
     found = []
     for on_the_fly in (False, True):
-        task = recipe(on_the_fly=on_the_fly)
+        task = dataclasses.replace(recipe(on_the_fly=on_the_fly), conditioning=told)
         source = task.source("train", None)
         records = [source[i] for i in range(8)]
         image = np.stack([r["image"] for r in records]).astype(np.float32)
