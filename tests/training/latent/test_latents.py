@@ -83,6 +83,15 @@ def test_each_file_is_computed_once(few_a_file, monkeypatch):
     assert toy.equal(again[500], source[500])
 
 
+def test_another_architecture_has_latents_of_its_own(few_a_file, monkeypatch):
+    """Its parameters have the same shapes, and the run the same digest."""
+    before = latents(KL, digits("test"))[0]["image"]
+    task = load_codec(KL)
+    other = dataclasses.replace(task, network=task.network.clone(groups=1))
+    monkeypatch.setattr(module, "load_codec", lambda run_dir: other)
+    assert np.abs(latents(KL, digits("test"))[0]["image"] - before).max() > 0.01
+
+
 def test_codes_are_the_nearest(folder):
     source = codes(VQ, digits("test"))
     task, params = load_codec(VQ), codec_params(VQ)
