@@ -135,7 +135,7 @@ def main(
     again = in_range(to_uint8(reconstruct(task, params, real, data_mesh(1), batch_size)))
     found: dict[str, float] = {
         "pictures": len(real),
-        "PSNR, dB": float(np.mean(psnr(real, again))),
+        "PSNR, dB": float(np.mean(psnr(jnp.asarray(real), jnp.asarray(again)))),
         "absolute error": float(np.abs(real - again).mean()),
     }
     if isinstance(task, VAETask):

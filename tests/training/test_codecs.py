@@ -90,7 +90,8 @@ def test_two_steps_a_picture_and_back(stem, tmp_path):
 def test_the_players_meet_after_whole_steps():
     """Of so many micro-batches each; until then the codec's value is all that is trained."""
     task = dataclasses.replace(small("kl_emoji64", start=1), accumulate=3)
-    params, batch = task.init_params(jax.random.key(0)), {"image": jnp.zeros((2, 8, 8, 1))}
+    params = jax.jit(task.init_params)(jax.random.key(0))
+    batch = {"image": jnp.zeros((2, 8, 8, 1))}
     loss, first = jax.jit(task.loss()), task.first_extra()
 
     def apart(calls):
