@@ -4,11 +4,13 @@ import json
 import runpy
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
 from diffusion_jax.data import digits
 from diffusion_jax.training.cli import train_command
+from diffusion_jax.training.latents import codec_params
 from diffusion_jax.training.needs import identity
 from tests.training.latent.conftest import FEW, ROOT
 
@@ -87,8 +89,17 @@ def test_latent_quality_draws_and_counts(script, kind, codec):
     model = found["load_model"](Path(f"runs/bench_{kind}"), steps=2, seed=0, data_dir=None)
     assert model.codec == Path("runs") / codec
     known = {"label": np.array([1, 2, 3], np.int32)}
-    pictures, rate = found["drawn"](model, known, 3, 2)
+    asked = []
+
+    def draw(index, told):
+        asked.append(index.tolist())
+        return model.draw(index, told)
+
+    pictures, rate = found["drawn"](model._replace(draw=draw), known, 3, 2)
+    assert asked == [[0, 1], [0, 1], [2, 3]]  # the first time untimed
     assert pictures.shape == (3, *digits("test").image_shape) and rate > 0
     costs = found["costs"](model)
+    sizes = [x.size for x in jax.tree.leaves([model.params, codec_params(model.codec)])]
+    np.testing.assert_allclose(costs["parameters, M"], sum(sizes) / 1e6)
     assert costs["all training, PFLOP"] > costs["training, PFLOP"] > 0
     assert costs["steps"] == 2
