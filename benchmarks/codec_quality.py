@@ -3,12 +3,13 @@
 On the test split: PSNR and mean absolute error of reconstructions; of a vector-quantised codec the
 codes that are used and their perplexity; of a KL one the size of its latents; of a plain VAE the
 bound in bits a dimension, with its terms. With --judge the Fréchet distance of reconstructions from
-the pictures themselves, in the features of a run of CLIP. One batch of pictures and what became of
-them is drawn too.
+the pictures themselves, in the features of a run of CLIP; of few pictures it is large even for real
+ones, so that as many of the training split are there as a measure. Reconstructions are rounded to
+8 bits first, as pictures in files are. One batch of pictures and what became of them is drawn too.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import jax
@@ -20,7 +21,7 @@ from diffusion_jax.training.platform import set_xla_flags
 
 set_xla_flags()
 
-from diffusion_jax.data import Source, save_png  # noqa: E402
+from diffusion_jax.data import Source, save_png, to_uint8  # noqa: E402
 from diffusion_jax.data.files import write_atomically  # noqa: E402
 from diffusion_jax.evaluation import frechet_between  # noqa: E402
 from diffusion_jax.losses import autoencoding  # noqa: E402
@@ -33,16 +34,26 @@ from diffusion_jax.training.codecs import (  # noqa: E402
 )
 from diffusion_jax.training.contrastive import image_encoder  # noqa: E402
 from diffusion_jax.training.embeddings import load_clip_task  # noqa: E402
+from diffusion_jax.training.known_cli import in_range  # noqa: E402
+from diffusion_jax.training.needs import identity  # noqa: E402
 from diffusion_jax.training.picture_codecs import KLTask, VQTask  # noqa: E402
 from diffusion_jax.training.runs import load_params  # noqa: E402
 from diffusion_jax.training.sharding import data_mesh  # noqa: E402
 from diffusion_jax.types import Params  # noqa: E402
 
+SEED = 0  # of the bound's draws, and of which training pictures are taken
 
-def pictures_of(source: Source, count: int | None) -> np.ndarray:
-    """The first pictures of a source in [-1, 1], all by default."""
-    chosen = range(min(count or len(source), len(source)))
-    return np.stack([source[i]["image"] for i in chosen]) / np.float32(127.5) - 1
+
+def pictures_of(source: Source, chosen: Iterable[int]) -> np.ndarray:
+    """These pictures of a source, in [-1, 1]."""
+    return in_range(np.stack([source[int(i)]["image"] for i in chosen]))
+
+
+def features_of(judge: Path) -> Callable[[np.ndarray], np.ndarray]:
+    """What a run of CLIP says of pictures in [-1, 1]."""
+    clip = load_clip_task(judge)
+    features = image_encoder(clip, load_params(clip, judge))
+    return lambda pictures: np.asarray(features(pictures))
 
 
 def parts(pictures: np.ndarray, size: int) -> Iterator[np.ndarray]:
@@ -55,7 +66,7 @@ def vae_terms(task: VAETask, params: Params, pictures: np.ndarray, size: int) ->
     loss = jax.jit(task.loss())
     rows, weights = [], []
     for number, part in enumerate(parts(pictures, size)):
-        key = jax.random.fold_in(jax.random.key(0), number)
+        key = jax.random.fold_in(jax.random.key(SEED), number)
         rows.append(loss(params, (), key, {"image": part})[1][0])
         weights.append(len(part))
     names = ("bound", "distortion", "rate", "kl_nats")
@@ -119,11 +130,12 @@ def main(
     """
     task = load_codec(run)
     params = load_params(task, run)
-    real = pictures_of(task.source("test", data_dir), count)
-    again = reconstruct(task, params, real, data_mesh(1), batch_size)
+    test = task.source("test", data_dir)
+    real = pictures_of(test, range(min(count or len(test), len(test))))
+    again = in_range(to_uint8(reconstruct(task, params, real, data_mesh(1), batch_size)))
     found: dict[str, float] = {
         "pictures": len(real),
-        "PSNR, dB": float(np.mean(psnr(real, again))),
+        "PSNR, dB": float(np.mean(psnr(jnp.asarray(real), jnp.asarray(again)))),
         "absolute error": float(np.abs(real - again).mean()),
     }
     if isinstance(task, VAETask):
@@ -134,18 +146,20 @@ def main(
     if isinstance(task, KLTask):
         found |= latent_sizes(task, params, real, batch_size)
     if judge is not None:
-        clip = load_clip_task(judge)
-        features = image_encoder(clip, load_params(clip, judge))
-        ours, theirs = (np.asarray(features(x)) for x in (again, real))
-        found["Frechet distance"] = frechet_between(ours, theirs)
-        half = len(real) // 2
-        found["of one half of them from the other"] = frechet_between(theirs[:half], theirs[half:])
+        features, train = features_of(judge), task.source("train", data_dir)
+        some = np.random.default_rng(SEED).choice(len(train), len(real), replace=False)
+        theirs = features(real)
+        found["Frechet distance"] = frechet_between(features(again), theirs)
+        other = features(pictures_of(train, some))
+        found["of as many training pictures"] = frechet_between(other, theirs)
     for name, value in found.items():
         print(f"{name:36} {value:.4g}")
 
     out = out or run / "report"
     out.mkdir(parents=True, exist_ok=True)
-    write_atomically(out / "codec.json", (json.dumps(found, indent=2) + "\n").encode())
+    who = {"codec": identity(run), "judge": identity(judge) if judge else None, "seed": SEED}
+    text = json.dumps({**who, "numbers": found}, indent=2)
+    write_atomically(out / "codec.json", (text + "\n").encode())
     save_png(out / "codec.png", task.draw(params, data_mesh(1), data_dir))
 
 

@@ -1,4 +1,5 @@
-"""Which latent knows which factor: python benchmarks/disentanglement.py runs/vae_shapes
+"""Which latent knows which factor: python benchmarks/disentanglement.py runs/vae_shapes_1
+runs/vae_shapes_4 runs/vae_shapes_16
 
 The mutual information gap between a VAE's latents, drawn from its posterior as its decoder has them
 in training, and the colour, shape, size and place of single shapes, with what each latent tells of

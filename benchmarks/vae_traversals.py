@@ -1,5 +1,5 @@
-"""What each latent of a VAE does: python benchmarks/vae_traversals.py runs/vae_mnist
-runs/vae_mnist_beta4 runs/vae_mnist_beta16
+"""What each latent of a VAE does: python benchmarks/vae_traversals.py runs/vae_mnist_1
+runs/vae_mnist_4 runs/vae_mnist_16
 
 A block for each run, one below the other; in it a row for each latent, those that say most first:
 the reconstruction of one test picture, and what it becomes with this latent from -3 to 3. A latent

@@ -63,7 +63,7 @@ def recipe(
         kl_weight: of the KL in nats, over the entries of a picture.
         perceptual: weight of the features' distance.
         adversarial: weight of the discriminator, beside the adaptive one; 0 leaves it out.
-        start: steps before the discriminator joins.
+        start: steps before the discriminator joins, fewer than all.
         ema_decay: of the averaged parameters.
         accumulate: micro-batches a step.
         bfloat16: compute in bfloat16; parameters stay float32.

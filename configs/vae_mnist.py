@@ -1,9 +1,10 @@
 """A plain VAE of MNIST, 28x28, and by --beta a beta-VAE.
 
-    python train.py configs/vae_mnist.py
-    python train.py configs/vae_mnist.py --beta 4 --run-dir runs/vae_mnist_beta4
-    python benchmarks/codec_quality.py runs/vae_mnist
-    python benchmarks/vae_traversals.py runs/vae_mnist runs/vae_mnist_beta4
+    python train.py configs/vae_mnist.py --run-dir runs/vae_mnist_1
+    python train.py configs/vae_mnist.py --beta 4 --run-dir runs/vae_mnist_4
+    python train.py configs/vae_mnist.py --beta 16 --run-dir runs/vae_mnist_16
+    python benchmarks/codec_quality.py runs/vae_mnist_1
+    python benchmarks/vae_traversals.py runs/vae_mnist_1 runs/vae_mnist_4 runs/vae_mnist_16
 
 Not trained to its end yet: steps and sizes are first guesses.
 """

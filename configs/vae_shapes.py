@@ -1,7 +1,9 @@
 """A VAE of one coloured shape, 16x16, whose factors are known, and by --beta a beta-VAE.
 
-    python train.py configs/vae_shapes.py --beta 4
-    python benchmarks/disentanglement.py runs/vae_shapes
+    python train.py configs/vae_shapes.py --beta 1 --run-dir runs/vae_shapes_1
+    python train.py configs/vae_shapes.py --beta 4 --run-dir runs/vae_shapes_4
+    python train.py configs/vae_shapes.py --beta 16 --run-dir runs/vae_shapes_16
+    python benchmarks/disentanglement.py runs/vae_shapes_1 runs/vae_shapes_4 runs/vae_shapes_16
 
 Not trained to its end yet: steps and sizes are first guesses.
 """

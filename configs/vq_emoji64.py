@@ -49,7 +49,7 @@ def recipe(
         revival: weight of what brings lost codes back.
         perceptual: weight of the features' distance.
         adversarial: weight of the discriminator, beside the adaptive one; 0 leaves it out.
-        start: steps before the discriminator joins.
+        start: steps before the discriminator joins, fewer than all.
         ema_decay: of the averaged parameters.
     """
 

@@ -1,7 +1,7 @@
 """What sample.py's flags tell a model: labels, prompts, layouts, maps and pictures.
 
 Each kind of conditioning has one flag. A flag that the model's conditioning doesn't read is
-refused; what no flag says comes from held-out examples.
+refused; what no flag says comes from held-out examples, whose labels aren't told beside a flag.
 """
 
 import dataclasses
@@ -25,7 +25,8 @@ class Told:
     """What the model is told; what isn't said comes from held-out examples."""
 
     label: tuple[int, ...] = ()
-    """labels to draw in turn; -1 is none (default: every class in turn)"""
+    """labels to draw in turn; -1 is none (default: every class in turn; where a model is told
+    more, held-out examples', and none beside another flag)"""
     prompt: tuple[str, ...] = ()
     """captions to draw in turn"""
     layout: tuple[str, ...] = ()
@@ -172,6 +173,10 @@ def known_from(experiment: ToldTask, num: int, told: Told, data_dir: Path | None
         **{name: getattr(told, name) for name, _ in READERS.values()},
         "inpaint": told.inpaint and (told.inpaint, told.mask),
     }
+    label = reads.get("label")
+    others = [values[o] for o, part in reads.items() if part is not None and part is not label]
+    if label is not None and label.drop and any(others) and not values["label"]:
+        values["label"] = (-1,)  # an unrelated example's would contradict what is said
     readers = dict(READERS.values())
     found: dict[str, Any] = {}
     for option, value in values.items():

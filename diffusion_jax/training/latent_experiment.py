@@ -195,5 +195,6 @@ def retold(conditioning: Conditioning, tell: Callable[[Known], Known]) -> Condit
         tell: what is known of these -> what the network is told, such as latents.
     """
     if isinstance(conditioning, Joined):
-        return Joined(tuple(retold(part, tell) for part in conditioning.parts))
+        parts = tuple(retold(part, tell) for part in conditioning.parts)
+        return dataclasses.replace(conditioning, parts=parts)
     return _Retold(conditioning, tell)

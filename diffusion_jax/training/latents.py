@@ -5,8 +5,9 @@ A codec's run folder gains
     latents/scale_DIGEST.json               what makes latents of the size of 1
     latents/DIGEST/00000.npy, 00001.npy     latents of a source, `PER_FILE` records a file
 
-whose digests are of the codec's parameters and of the source, so that a codec that was trained
-further, or other data, have files of their own. They are read from disk as they are needed.
+whose digests are of the codec's parameters and, of latents, also of its architecture and of the
+source, so that a codec that was trained further, or other data, have files of their own. They are
+read from disk as they are needed.
 """
 
 from __future__ import annotations
@@ -186,6 +187,7 @@ def _kept(
             f"kept for {task.image_shape}; encode others on the fly."
         )
     of = f"{what} {identity(run_dir)['digest']} {len(source)} {PER_FILE} {_sampled(source)}"
+    of += f" {task.codec!r}"  # parameters of the same shapes may be read by other layers
     folder = run_dir / "latents" / hashlib.sha256(of.encode()).hexdigest()[:16]
     files = [folder / f"{k:05d}.npy" for k in range(-(-len(source) // PER_FILE))]
     own = range(jax.process_index(), len(files), jax.process_count())

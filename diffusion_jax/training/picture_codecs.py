@@ -130,8 +130,16 @@ class PictureCodecTask(CodecTask):
 
     def check(self) -> None:
         super().check()
-        if self.player is not None and self.player.start < 0:
+        if self.player is None:
+            return
+        if self.player.start < 0:
             raise ValueError(f"the players meet at step {self.player.start}; it must be 0 or more.")
+        if self.player.start >= self.steps:
+            raise ValueError(
+                f"the discriminator joins at step {self.player.start}, and with --steps "
+                f"{self.steps} it never joins; name --start below --steps, or leave it out with "
+                "--adversarial 0."
+            )
 
     def _adversary(self) -> Adversary | None:
         if self.player is None:

@@ -67,6 +67,7 @@ def small(stem: str, **arguments):
 @pytest.mark.parametrize("stem", SMALL)
 def test_two_steps_a_picture_and_back(stem, tmp_path):
     task = small(stem) if stem == "vae_mnist" else small(stem, start=1)
+    task = dataclasses.replace(task, accumulate=2) if stem == "kl_emoji64" else task
     before = task.init_params(jax.random.key(task.seed))
     state = train(task, OPTIONS, tmp_path, show=False)
     for name in before:  # each player has moved
@@ -74,7 +75,7 @@ def test_two_steps_a_picture_and_back(stem, tmp_path):
         assert np.mean(jax.tree.leaves(moved)) > 0.8, (name, moved)
     assert (tmp_path / "samples" / "step_0000002.png").is_file()
     if stem != "vae_mnist":
-        assert int(state.extra.calls) == 2
+        assert int(state.extra.calls) == 2 * task.accumulate
         assert toy.equal(state.extra.judge, judge_params())  # nobody trains the judge
 
     params = load_params(task, tmp_path)
@@ -84,6 +85,29 @@ def test_two_steps_a_picture_and_back(stem, tmp_path):
     assert again.shape == pictures.shape and np.all(np.abs(again) <= 1)
     alone = task.decode(params, task.encode(params, jnp.asarray(pictures[4:])))
     np.testing.assert_allclose(again[4:], np.clip(alone, -1, 1), atol=1e-4)
+
+
+def test_the_players_meet_after_whole_steps():
+    """Of so many micro-batches each; until then the codec's value is all that is trained."""
+    task = dataclasses.replace(small("kl_emoji64", start=1), accumulate=3)
+    params = jax.jit(task.init_params)(jax.random.key(0))
+    batch = {"image": jnp.zeros((2, 8, 8, 1))}
+    loss, first = jax.jit(task.loss()), task.first_extra()
+
+    def apart(calls):
+        extra = first._replace(calls=jnp.int32(calls))
+        total, (metrics, _) = loss(params, extra, jax.random.key(1), batch)
+        return abs(float(total - metrics["loss"]))
+
+    assert apart(2) == 0 < apart(3)
+
+
+def test_a_discriminator_that_never_joins_is_refused():
+    for stem in ("kl_emoji64", "vq_emoji64"):
+        small(stem, start=1).check()
+        with pytest.raises(ValueError, match="with --steps 2 it never joins; name --start"):
+            small(stem, start=2).check()
+    load_recipe(CONFIGS / "kl_emoji64.py")(steps=2, adversarial=0.0).check()
 
 
 def test_codes_are_pictures_too():
@@ -116,13 +140,13 @@ def test_neither_player_slows_the_other():
 
 
 def test_a_recipe_of_the_papers_sizes_checks():
-    for factor, side in (("4", 64), ("8", 32)):
+    for factor, shape in (("4", (64, 64, 3)), ("8", (32, 32, 4))):
         task = load_recipe(CONFIGS / "kl_imagenet.py")(factor=factor)
         check_task(task, OPTIONS)
         shapes = jax.eval_shape(task.init_params, jax.random.key(0))
         x = jnp.zeros((1, 256, 256, 3))
         z = jax.eval_shape(task.encode, shapes, x)
-        assert z.shape[1:3] == (side, side)
+        assert z.shape == (1, *shape) and task.latent_shape == shape
 
 
 def test_what_is_no_codec_or_judge_is_refused(checkout):

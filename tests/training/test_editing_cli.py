@@ -10,7 +10,8 @@ import pytest
 
 import diffusion_jax as dj
 from diffusion_jax.data import SHAPES_WORDS, save_png
-from diffusion_jax.models import ClassLabels, from_linen
+from diffusion_jax.data.views import mapped
+from diffusion_jax.models import ClassLabels, Joined, Text, from_linen
 from diffusion_jax.models.clip import CLIP, TextTransformer, VisionTransformer
 from diffusion_jax.training import drawing as pictures_of
 from diffusion_jax.training import known_cli
@@ -66,6 +67,32 @@ def test_a_layout_is_told_to_every_picture():
     found = told("shapes_layout", layout=("red cube 0 0 0.5 0.5", "cyan cone 0.5 0.5 1 1"))
     np.testing.assert_array_equal(found["box_label"], [[0, 17, -1]] * 3)
     np.testing.assert_array_equal(found["boxes"][2, 1], [0.5, 0.5, 1, 1])
+
+
+def test_a_label_that_is_not_said_is_none_beside_a_flag():
+    """An unrelated example's would contradict the prompt; where training drops it."""
+
+    written = recipe("shapes_captions").source
+
+    def labelled(record):
+        return {**record, "label": 2}
+
+    def labels(drop, **flags):
+        parts = (ClassLabels(3, drop), Text(SHAPES_WORDS))
+        task = dataclasses.replace(
+            recipe("shapes_captions"),
+            conditioning=Joined(parts),
+            source=lambda split, data_dir: mapped(written(split, data_dir), labelled),
+        )
+        known = known_from(task, 2, Told(**flags), None)
+        vector = Joined(parts).condition(known).vector
+        none = Joined(parts).null(known).vector
+        return known["label"].tolist(), bool((vector == none).all())
+
+    assert labels(0.1, prompt=("a red cube",)) == ([-1, -1], True)
+    assert labels(0.1, prompt=("a red cube",), label=(1,)) == ([1, 1], False)
+    assert labels(0.1) == ([2, 2], False)
+    assert labels(0.0, prompt=("a red cube",))[0] == [2, 2]  # -1 was never told
 
 
 def test_a_map_is_told(tmp_path):

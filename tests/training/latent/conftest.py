@@ -21,12 +21,13 @@ from tests.training.test_codecs import SMALL
 
 def recipe(kind: str = "kl_emoji64", steps: int = 2):
     task = load_recipe(Path("configs") / (kind + ".py"))(steps=steps, batch_size=8)
+    alone = {} if kind.startswith("vae") else {"player": None}
     return dataclasses.replace(
         task,
         source=lambda split, data_dir: digits(split),
         image_shape=(8, 8, 1),
         network=SMALL[kind],
-        player=None,
+        **alone,
     )
 """
 

@@ -6,10 +6,9 @@ import sys
 from pathlib import Path
 
 import jax
-import numpy as np
 import pytest
 
-from diffusion_jax.data import scene, shapes
+from diffusion_jax.data import COLOURS, SHAPES, scene, shapes
 from diffusion_jax.training.recipes import Record, load_recipe
 from tests.training.latent.conftest import ROOT
 
@@ -81,9 +80,10 @@ def test_the_shape_of_latents_is_what_the_encoder_answers(stem):
 def test_shapes_of_a_vae_have_factors():
     factors_of = runpy.run_path(str(ROOT / "benchmarks" / "disentanglement.py"))["factors_of"]
     source = shapes("test", 16)
-    alone = [i for i in range(400) if len(scene("test", i).things) == 1]
-    factors = np.array([factors_of(source[i]) for i in alone])
-    colour, shape, width, column, row = factors.T
-    assert set(colour) <= set(range(6)) and set(shape) == {0, 1, 2}
-    assert all(2 <= w <= 16 for w in width)
-    assert ((column >= 0) & (column + width <= 16)).all() and ((row >= 0) & (row < 16)).all()
+    scenes = {i: scene("test", i).things for i in range(400)}
+    alone = {i: things[0] for i, things in scenes.items() if len(things) == 1}
+    for i, thing in alone.items():
+        x0, y0, x1, _ = thing.box
+        colour, shape = list(COLOURS).index(thing.colour), list(SHAPES).index(thing.shape)
+        assert factors_of(source[i]) == (colour, shape, x1 - x0, x0, y0)
+    assert {thing.shape for thing in alone.values()} == set(SHAPES)

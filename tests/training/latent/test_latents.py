@@ -1,5 +1,6 @@
 """Models of latents: the kept data set, training on it and on the fly, sampling, editing."""
 
+import dataclasses
 import shutil
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from diffusion_jax.data import digits, from_arrays, save_png
+from diffusion_jax.models import ClassLabels, Joined
 from diffusion_jax.systems.latent import LatentDiffusion
 from diffusion_jax.training import latents as module
 from diffusion_jax.training.cli import train_command
@@ -81,6 +83,15 @@ def test_each_file_is_computed_once(few_a_file, monkeypatch):
     assert toy.equal(again[500], source[500])
 
 
+def test_another_architecture_has_latents_of_its_own(few_a_file, monkeypatch):
+    """Its parameters have the same shapes, and the run the same digest."""
+    before = latents(KL, digits("test"))[0]["image"]
+    task = load_codec(KL)
+    other = dataclasses.replace(task, network=task.network.clone(groups=1))
+    monkeypatch.setattr(module, "load_codec", lambda run_dir: other)
+    assert np.abs(latents(KL, digits("test"))[0]["image"] - before).max() > 0.01
+
+
 def test_codes_are_the_nearest(folder):
     source = codes(VQ, digits("test"))
     task, params = load_codec(VQ), codec_params(VQ)
@@ -108,11 +119,13 @@ def test_other_pictures_and_codecs_are_refused(folder):
 
 
 def test_on_the_fly_is_the_same_step(folder):
-    """Kept latents and those encoded in the step give one loss and one gradient."""
+    """Kept latents and those encoded in the step give one loss and one gradient, and what is
+    told is dropped from the same examples."""
+    told = Joined((ClassLabels(10),), together=0.5)
     recipe = load_recipe(Path("configs/latent.py"))
     found = []
     for on_the_fly in (False, True):
-        task = recipe(on_the_fly=on_the_fly)
+        task = dataclasses.replace(recipe(on_the_fly=on_the_fly), conditioning=told)
         source = task.source("train", None)
         records = [source[i] for i in range(8)]
         image = np.stack([r["image"] for r in records]).astype(np.float32)
