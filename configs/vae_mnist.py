@@ -6,7 +6,7 @@
     python benchmarks/codec_quality.py runs/vae_mnist_1
     python benchmarks/vae_traversals.py runs/vae_mnist_1 runs/vae_mnist_4 runs/vae_mnist_16
 
-Not trained to its end yet: steps and sizes are first guesses.
+Bounds of 1.54, 1.57 and 1.78 bits a dimension for beta 1, 4 and 16 (docs/latent.md).
 """
 
 import functools

@@ -5,7 +5,7 @@
     python train.py configs/vae_shapes.py --beta 16 --run-dir runs/vae_shapes_16
     python benchmarks/disentanglement.py runs/vae_shapes_1 runs/vae_shapes_4 runs/vae_shapes_16
 
-Not trained to its end yet: steps and sizes are first guesses.
+Mutual information gaps of 0.03, 0.11 and 0.15 for beta 1, 4 and 16 (docs/latent.md).
 """
 
 from pathlib import Path
