@@ -5,7 +5,7 @@
     python train.py configs/emoji_codes.py --codec runs/vq_emoji64
     python sample.py runs/emoji_codes --prompt "cat face, in noto style" --top-k 100
 
-Not trained to its end yet: steps and sizes are first guesses.
+Not trained to its end yet: 1,000 steps are in docs/latent.md; steps and sizes are first guesses.
 """
 
 import math
